@@ -1,0 +1,68 @@
+# One environment, .venv, made by plain venv and pip.  Files in .venv/stamps record what is installed, so that an install
+# happens once and again when a lock file or pyproject.toml changes.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+STAMPS := .venv/stamps
+RUN := runs/digits
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint bench lock install install-dev clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: install ## train on handwritten digits, draw a hundred, say where the picture is
+	$(BIN)/python train.py --config configs/digits.py --workdir $(RUN)
+	$(BIN)/python sample.py --workdir $(RUN) --num 100 --labels 0,1,2,3,4,5,6,7,8,9 --out $(RUN)/samples
+	@echo "the picture is in $(RUN)/samples:" && ls $(RUN)/samples/*.png
+
+test: lint ## lint, check types, run the tests
+	$(BIN)/python -m pytest -n 2
+
+# Without the setting, pyright asks the package index on every run whether a newer pyright exists.
+lint: install-dev ## lint and check types only
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: install-dev ## measure ourselves beside other libraries
+	$(BIN)/python -m bench
+
+install: $(STAMPS)/runtime ## make .venv with what diffjax needs to run
+
+install-dev: $(STAMPS)/dev ## make .venv with the development tools too
+
+clean: ## remove .venv and the caches; keep runs/
+	rm -rf .venv .cache .pytest_cache .ruff_cache
+
+$(STAMPS)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
+	"error: '$(PYTHON)' is not Python 3.11 or newer; name one that is, as in: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	@mkdir -p $(STAMPS) && touch $@
+
+# --no-deps: everything diffjax needs has just been installed from the lock, with its hashes checked.
+$(STAMPS)/runtime: requirements.lock pyproject.toml | $(STAMPS)/venv
+	$(PIP) install --quiet --require-hashes -r $<
+	$(PIP) install --quiet --no-deps -e .
+	@touch $@
+
+# The development lock contains the runtime lock, so this counts as both.
+$(STAMPS)/dev: requirements-dev.lock requirements.lock pyproject.toml | $(STAMPS)/venv
+	$(PIP) install --quiet --require-hashes -r $<
+	$(PIP) install --quiet --no-deps -e .
+	@touch $(STAMPS)/runtime $@
+
+# Pins for every supported Python and platform, with hashes and without the address of any index.  Pins that still fit are
+# kept; `make lock UPGRADE=--upgrade` renews them.
+UPGRADE ?=
+COMPILE = UV_PYTHON_DOWNLOADS=never $(BIN)/python -m uv pip compile pyproject.toml --quiet --universal --generate-hashes \
+	--no-emit-index-url --annotation-style line --custom-compile-command "make lock" $(UPGRADE)
+
+lock: | $(STAMPS)/venv ## renew both lock files from pyproject.toml
+	$(PIP) install --quiet uv
+	$(COMPILE) -o requirements.lock
+	$(COMPILE) --extra dev --constraint requirements.lock -o requirements-dev.lock

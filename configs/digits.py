@@ -1,0 +1,40 @@
+"""Handwritten digits, 8 x 8, by class: the demo.
+
+    python train.py --config configs/digits.py --workdir runs/digits
+
+Data: the 1,797 scans that scikit-learn ships, 300 of them held out.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        dict(
+            seed=0,
+            steps=3000,
+            batch_size=64,
+            # what to learn
+            data=dict(name="digits", split="train", heldout="test", flip=False, range=(-1.0, 1.0)),
+            # the mathematics
+            schedule=dict(name="cosine"),
+            parameterization=dict(name="v"),
+            weight=dict(name="snr"),
+            times=dict(name="stratified"),
+            process=dict(name="gaussian"),
+            # the network
+            net=dict(
+                name="unet", width=24, multipliers=(1, 2), blocks=1, attention=(4,), head_width=32, dtype="float32"
+            ),
+            label_dropout=0.1,
+            # the training
+            optimizer=dict(name="adam", learning_rate=2e-3, warmup=200, decay="cosine", clip=1.0),
+            ema=0.995,
+            # everything below may change between a run and its continuation
+            every=dict(log=50, evaluate=1000, checkpoint=500, preview=1000),
+            keep=dict(last=2, best=1),
+            loader=dict(workers=0, threads=2, prefetch=8),
+            mesh=dict(fsdp=1),
+            sampler=dict(solver="ancestral", steps=50, num=100),
+        )
+    )

@@ -1,0 +1,33 @@
+"""Two moons in the plane, by class: a run of seconds, to try things out.
+
+python train.py --config configs/toy_moons.py --workdir runs/moons
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        dict(
+            seed=0,
+            steps=2000,
+            batch_size=256,
+            data=dict(
+                name="toy", law="moons", size=10_000, split="train", heldout="test", flip=False, range=(-1.0, 1.0)
+            ),
+            schedule=dict(name="flow"),
+            parameterization=dict(name="velocity"),
+            weight=dict(name="velocity"),
+            times=dict(name="logit_normal"),
+            process=dict(name="gaussian"),
+            net=dict(name="mlp", width=64, depth=3, dtype="float32"),
+            label_dropout=0.1,
+            optimizer=dict(name="adam", learning_rate=3e-3, warmup=100, decay="cosine", clip=1.0),
+            ema=0.99,
+            every=dict(log=100, evaluate=1000, checkpoint=500, preview=1000),
+            keep=dict(last=2, best=1),
+            loader=dict(workers=0, threads=2, prefetch=8),
+            mesh=dict(fsdp=1),
+            sampler=dict(solver="dpmpp_2m", steps=20, num=1000),
+        )
+    )

@@ -1,0 +1,14 @@
+"""Data: numpy out, no jax in."""
+
+from .digits import digits
+from .folder import folder
+from .loader import Batches as Batches
+from .loader import heldout as heldout
+from .loader import stream as stream
+from .npz import npz
+from .source import Source as Source
+from .source import describe as describe
+from .tfds import tfds
+from .toy import toy
+
+DATASETS = {"digits": digits, "tfds": tfds, "folder": folder, "npz": npz, "toy": toy}

@@ -1,0 +1,65 @@
+"""The noun of this room: a finite data set that is addressed by index."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from diffjax.errors import InputError
+
+Batch = dict[str, np.ndarray]
+
+
+class Source(NamedTuple):
+    """A data set.  `read` takes indices [n] and returns x [n, *S] as stored and, if there are classes, label int32 [n].
+
+    Everything in it can be pickled, so that worker processes can read too.
+    """
+
+    read: Callable[[Int[np.ndarray, "n"]], Batch]
+    size: int
+    shape: tuple[int, ...]  # S: (H, W, C) for images
+    classes: int = 0  # 0: no labels
+    low: float | None = None  # what x is stored in, as in 0..255; None: values are used as they are
+    high: float | None = None
+    unit: str = "examples"
+    in_memory: bool = True
+
+
+class Arrays(NamedTuple):
+    """Reading from memory."""
+
+    x: np.ndarray
+    label: np.ndarray | None
+
+    def __call__(self, indices: Int[np.ndarray, "n"]) -> Batch:
+        batch = {"x": self.x[indices]}
+        return batch if self.label is None else batch | {"label": self.label[indices].astype(np.int32)}
+
+
+def from_arrays(x: np.ndarray, label: np.ndarray | None, *, classes: int = 0, **facts) -> Source:
+    """A source in memory.  Raises InputError unless there is a label in 0..classes - 1 for every example."""
+    if len(x) == 0:
+        raise InputError("the data set is empty; expected at least one example")
+    if label is not None:
+        if len(label) != len(x):
+            raise InputError(f"there are {len(x)} examples and {len(label)} labels; give one label for each example")
+        if not np.issubdtype(label.dtype, np.integer):
+            raise InputError(f"labels must be whole numbers; got dtype {label.dtype}")
+        if label.min() < 0 or label.max() >= classes:
+            raise InputError(f"labels must lie in 0..{classes - 1}; got {label.min()}..{label.max()}")
+    return Source(Arrays(x, label), len(x), x.shape[1:], classes if label is not None else 0, **facts)
+
+
+def describe(source: Source, value_range: tuple[float, float]) -> str:
+    """One line: how many of what, in which classes and range."""
+    shape = " x ".join(map(str, source.shape))
+    labels = f"{source.classes} classes" if source.classes else "no labels"
+    stored = source.low is not None
+    values = (
+        f"values {source.low:g}..{source.high:g} as {value_range[0]:g}..{value_range[1]:g}"
+        if stored
+        else "values as they are"
+    )
+    return f"{source.size:,} {source.unit} of {shape}, {labels}, {values}"

@@ -1,0 +1,60 @@
+"""The one sampling loop: a solver, a denoiser, a grid of times; one `lax.scan`.
+
+Whatever depends on the grid alone is planned before the loop; the network appears once in the program; the carry holds x and
+what the solver remembers, so memory and compile time do not grow with the number of steps.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .types import Denoise, Process, Solver
+
+
+def row_keys(key: PRNGKeyArray, n: int, *, first: int = 0) -> PRNGKeyArray:
+    """One key per row: row i's key is a function of (key, first + i) alone, so a sample does not depend on its batch."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(n))
+
+
+def sample(
+    key: PRNGKeyArray,
+    denoise: Denoise,
+    solver: Solver,
+    *,
+    ts: Float[Array, "n+1"],
+    x: Float[Array, "B *S"],
+    cond: Any = None,
+) -> Float[Array, "B *S"]:
+    """Walk x from ts[0] to ts[-1].  key: one, or one per row [B]; x: a draw of the process at ts[0]."""
+
+    def rule(xt, t, c):
+        return denoise(xt, jnp.broadcast_to(t, xt.shape[:1]), c)
+
+    def step(carry, inputs):
+        x, memory = carry
+        i, plan = inputs
+        keys = jax.random.fold_in(key, i) if key.ndim == 0 else jax.vmap(lambda k: jax.random.fold_in(k, i))(key)
+        return solver.step(keys, lambda xt, t: rule(xt, t, cond), x, plan, memory), None
+
+    steps = jnp.arange(len(ts) - 1)
+    (x, _), _ = jax.lax.scan(step, (x, solver.init(x)), (steps, solver.plan(ts)))
+    return x
+
+
+def generate(
+    key: PRNGKeyArray,
+    denoise: Denoise,
+    solver: Solver,
+    *,
+    process: Process,
+    ts: Float[Array, "n+1"],
+    like: Array,
+    cond: Any = None,
+) -> Float[Array, "B *S"]:
+    """Samples from noise: draw x at ts[0] from the prior, then walk.  `like` gives shape and dtype; keys as in `sample`."""
+    split = jax.vmap(jax.random.split)(key) if key.ndim else jax.random.split(key)
+    prior_key, walk_key = jnp.moveaxis(split, -1, 0)
+    x = process.prior(prior_key, like, ts[0])
+    return sample(walk_key, denoise, solver, ts=ts, x=x, cond=cond)

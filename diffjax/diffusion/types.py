@@ -1,0 +1,81 @@
+"""The nouns of the mathematics, with their shapes.
+
+    B batch;  *S data shape, any rank;  t, s [B] in [0, 1]: 0 is data, 1 is noise, and s < t.
+
+    Schedule  t -> (alpha, sigma)                               x_t = alpha x_0 + sigma eps
+    Denoise   (x_t, t, cond) -> x0_hat                          the only bridge between networks and mathematics
+    Process   a kind of noise: how data is corrupted, what a network sees and means, how noise is undone
+    Solver    how to walk along a grid of times with a denoiser
+    Net       init(key) -> params;  apply(params, x, level, cond, *, key=None) -> raw
+
+A component is a function or one of these small records of functions; nothing here has state.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+Time = Float[Array, "B"]
+Schedule = Callable[[Array], tuple[Array, Array]]
+Denoise = Callable[[Array, Array, Any], Array]
+Times = Callable[[PRNGKeyArray, int], Array]
+Weight = Callable[[Schedule, Array], Array]
+
+
+class Coefficients(NamedTuple):
+    """What a prediction means: x0_hat = skip x_t + out F(scale x_t, level); four functions of time, each [B]."""
+
+    skip: Array
+    out: Array
+    scale: Array
+    level: Array
+
+
+Parameterization = Callable[[Schedule, Array], Coefficients]
+
+
+class Process(NamedTuple):
+    """A kind of noise.  Shapes: x0, xt, xs [B, *S]; t, s [B]; keys are one key or one key per row."""
+
+    schedule: Schedule
+    prior: Callable  # (key, like, t) -> x_t                  the marginal at t, up to the data's own share
+    corrupt: Callable  # (key, x0, t) -> x_t
+    prepare: Callable  # (x_t, t) -> (x_in, level)            what the network sees
+    estimate: Callable  # (raw, x_t, t) -> x0_hat             what the network's answer means
+    loss: Callable  # (x0, x_t, t, x0_hat) -> [B, *S]         weighted, per element
+    reverse: Callable  # (key, x_t, x0_hat, t, s) -> x_s      a draw of q(x_s | x_t, x_0 = x0_hat)
+
+
+class Solver(NamedTuple):
+    """A rule for one step from t to s < t.
+
+    plan evaluates everything that depends on the grid alone, once and for all steps: ts [n + 1] -> a pytree of [n, ...].
+    step sees one slice of it.  memory is what a multistep rule remembers; () if nothing.
+    """
+
+    plan: Callable  # ts -> plan
+    init: Callable  # x -> memory
+    step: Callable  # (key, denoise, x, slice_of_plan, memory) -> (x, memory)
+
+
+class Net(NamedTuple):
+    """A network as two pure functions; params is a nested dict of arrays.  key is given in training only (dropout)."""
+
+    init: Callable  # key -> params
+    apply: Callable  # (params, x, level, cond, *, key=None) -> raw
+
+
+def rows(values: Array, like: Array) -> Array:
+    """Give per-row (or scalar) values the rank of `like`, so that they broadcast over its data axes."""
+    values = jnp.asarray(values)
+    return values.reshape(values.shape + (1,) * (like.ndim - values.ndim)) if values.ndim else values
+
+
+def normal(key: PRNGKeyArray, like: Float[Array, "B *S"]) -> Float[Array, "B *S"]:
+    """Standard normal noise shaped like `like`.  With one key per row, a row's noise does not depend on its batch."""
+    if key.ndim == 0:
+        return jax.random.normal(key, like.shape, like.dtype)
+    return jax.vmap(lambda k: jax.random.normal(k, like.shape[1:], like.dtype))(key)

@@ -1,0 +1,32 @@
+"""The one exception that means "the user can fix this".
+
+Every message is one sentence that says what was got, what was expected and what to do.  Scripts print it alone and exit
+with status 2; anything else that goes wrong is a bug and keeps its traceback.
+"""
+
+import contextlib
+import difflib
+import sys
+from collections.abc import Iterable, Iterator
+
+
+class InputError(ValueError):
+    """Bad input: a sentence for the user, never a traceback."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
+    """The error for a `name` that is not among the `known` names of a `kind`, with the nearest spelling."""
+    known = sorted(known)
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ";"
+    return InputError(f"no {kind} '{name}'{hint} known: {', '.join(known)}")
+
+
+@contextlib.contextmanager
+def exit_on_input_error() -> Iterator[None]:
+    """Turn an InputError into its sentence on stderr and exit status 2."""
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

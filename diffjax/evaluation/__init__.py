@@ -1,0 +1,5 @@
+"""Judging and showing: held-out loss, pictures, sample files."""
+
+from .heldout import make_evaluate as make_evaluate
+from .pictures import picture as picture
+from .samples import write as write

@@ -1,0 +1,40 @@
+"""The loss on held-out data at fixed noise levels: the same data, levels and noise at every call, so that curves are smooth."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffjax.diffusion.losses import loss_at
+from diffjax.diffusion.types import Process
+
+LEVELS = (np.arange(8) + 0.5) / 8  # the middles of eight equal parts of [0, 1]
+
+
+def make_evaluate(denoise: Callable, process: Process, *, levels: np.ndarray = LEVELS) -> Callable:
+    """(params, batches) -> {"heldout_loss": mean over levels, "heldout_loss_t0.06": ..., ...}.
+
+    `denoise` is (params, xt, t, cond) -> x0_hat; a batch holds x [B, *S], mask [B] and maybe label [B], already on its devices.
+    """
+
+    @jax.jit
+    def sums(params: Any, batch: dict[str, jax.Array], number: int) -> jax.Array:
+        x0, mask = batch["x"], batch["mask"]
+        key = jax.random.fold_in(jax.random.key(0), number)
+
+        def at(level):
+            t, noise_key = jnp.full(len(x0), level), jax.random.fold_in(key, jnp.round(level * 2**16).astype(int))
+            rule = lambda xt, t, cond: denoise(params, xt, t, cond)  # noqa: E731
+            return jnp.sum(mask * loss_at(noise_key, rule, process, t=t, x0=x0, cond=batch.get("label")))
+
+        return jax.lax.map(at, jnp.asarray(levels, jnp.float32)), jnp.sum(mask)  # one compiled body for all levels
+
+    def evaluate(params: Any, batches: Iterable[dict[str, jax.Array]]) -> dict[str, float]:
+        totals, counts = zip(*[sums(params, batch, i) for i, batch in enumerate(batches)], strict=True)
+        means = np.sum(jax.device_get(totals), axis=0) / np.sum(jax.device_get(counts))
+        named = {f"heldout_loss_t{t:.2f}": float(mean) for t, mean in zip(levels, means, strict=True)}
+        return {"heldout_loss": float(np.mean(means))} | named
+
+    return evaluate

@@ -1,0 +1,133 @@
+"""A trained model: load it from its run, sample from it."""
+
+import json
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
+from tqdm import tqdm
+
+from diffjax import training
+from diffjax.diffusion.sampling import row_keys
+from diffjax.diffusion.times import grid
+from diffjax.errors import InputError
+from diffjax.evaluation import write
+from diffjax.experiment import Experiment, build, sampler
+
+
+class Model(NamedTuple):
+    """What a run has learned: pure functions, and the parameters to call them with."""
+
+    experiment: Experiment
+    params: Any
+    step: int
+    sample: Callable  # (key, n, *, labels, guidance, ...): see `make_sample`
+
+
+def load(workdir: str | Path, *, raw: bool = False, step: int | None = None) -> Model:
+    """The model of a run: the averaged parameters, or with `raw` the optimizer's own, of the newest good step or of `step`."""
+    workdir = Path(workdir)
+    if not (workdir / "config.json").exists():
+        raise InputError(
+            f"{workdir} holds no run (there is no config.json in it); train one there or name another workdir"
+        )
+    experiment = build(json.loads((workdir / "config.json").read_text())["config"])
+    field, everywhere = "params" if raw else "ema", training.replicated(training.make_mesh())
+    shapes = jax.eval_shape(experiment.net.init, jax.random.key(0))
+    target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere), shapes)
+    with training.open_checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        restored = checkpoints.restore({field: target}, step=step)
+    if restored is None:
+        raise InputError(f"{workdir} has no checkpoint yet; train there until the first one is saved")
+    state, meta = restored
+    return Model(experiment, state[field], meta["step"], partial(make_sample(experiment), state[field]))
+
+
+def make_sample(experiment: Experiment) -> Callable:
+    """(params, key, n, *, ...) -> float32 [n, *S] in the data range, on the host.
+
+    Labels cycle over the n samples; guidance is a number, or None for none; solver and steps default to the config's; start < 1
+    begins the grid below pure noise; other keywords (eta) go to the solver.  Sample i is a function of (params, key, i): it
+    depends neither on n, nor on `batch`, nor on the devices.  Compiled once for each solver, number of steps and batch size;
+    new params, keys, labels and guidance run the same program.
+    """
+    mesh = training.make_mesh()
+    rows, same = training.batch_sharding(mesh), training.replicated(mesh)
+    defaults = experiment.config["sampler"]
+
+    @cache
+    def compiled(spec: tuple, guided: bool) -> Callable:
+        run = sampler(experiment, dict(spec), guided=guided)
+        return jax.jit(run, in_shardings=(None, rows, same, rows, same), out_shardings=rows)
+
+    def sample(
+        params: Any, key: PRNGKeyArray, n: int, *, labels: Sequence[int] | None = None, guidance: float | None = None,
+        solver: str | None = None, steps: int | None = None, start: float = 1.0, batch: int = 500, **options: Any,
+    ) -> Float[np.ndarray, "n *S"]:  # fmt: skip
+        if n < 1:
+            raise InputError(f"the number of samples must be at least 1; got {n}")
+        label = _cycled(labels, n, experiment, guided=guidance is not None)
+        try:
+            ts = grid(defaults["steps"] if steps is None else steps, start=start)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        run = compiled((("name", solver or defaults["solver"]), *sorted(options.items())), guidance is not None)
+        scale = jnp.float32(1.0 if guidance is None else guidance)
+        size = min(batch, n) + -min(batch, n) % mesh.size  # every device gets as many rows
+        parts = []
+        for first in tqdm(range(0, n, size), unit="batch", disable=n <= size):
+            some = None if label is None else np.resize(label[first : first + size], size)
+            x = run(params, row_keys(key, size, first=first), ts, some, scale)
+            parts.append(training.to_host(x))
+        return np.concatenate(parts)[:n]
+
+    return sample
+
+
+def _cycled(labels: Sequence[int] | None, n: int, experiment: Experiment, *, guided: bool) -> np.ndarray | None:
+    """n labels, the null class where none are asked for, or None where the model has no classes."""
+    classes = experiment.source.classes
+    if guided and not (classes and experiment.config["label_dropout"] > 0):
+        raise InputError("guidance needs a model trained with labels and label_dropout > 0; sample without guidance")
+    if guided and labels is None:
+        raise InputError(f"guidance needs labels to guide towards; give labels in 0..{classes - 1}")
+    if labels is None:
+        return np.full(n, classes, np.int32) if classes else None
+    if not classes:
+        raise InputError("labels were given to a model that was trained without; sample without labels")
+    given = np.atleast_1d(np.asarray(labels))
+    if not np.issubdtype(given.dtype, np.integer) or given.min() < 0 or given.max() >= classes:
+        raise InputError(f"labels must be whole numbers in 0..{classes - 1}; got {given.tolist()}")
+    return np.resize(given.astype(np.int32), n)
+
+
+def sample_to_folder(
+    workdir: str | Path, out: str | Path, *, num: int, labels: Sequence[int] | None, seed: int, step: int | None, raw: bool,
+    singles: bool, **chosen: Any,
+) -> Path:  # fmt: skip
+    """Sample from the run in `workdir`, write into `out` (see evaluation/samples.py), and return the path of the picture.
+
+    `chosen` are the keywords of `make_sample`; those that are None keep their defaults.  The settings written beside the samples
+    name everything that decides them.
+    """
+    model = load(workdir, raw=raw, step=step)
+    chosen = {key: value for key, value in chosen.items() if value is not None}
+    x = model.sample(jax.random.key(seed), num, labels=labels, **chosen)
+    config = model.experiment.config
+    used = {key: config["sampler"][key] for key in ("solver", "steps")} | chosen
+    settings = {
+        "workdir": str(workdir),
+        "step": model.step,
+        "raw": raw,
+        "seed": seed,
+        "num": num,
+        "labels": labels,
+    } | used
+    used_labels = None if labels is None else np.resize(np.asarray(labels, np.int32), num)
+    value_range = tuple(config["data"]["range"])
+    return write(Path(out), x, labels=used_labels, value_range=value_range, settings=settings, singles=singles)

@@ -1,0 +1,94 @@
+"""The pieces of convolutional networks, channels last: group norm with FiLM, residual block, attention, resampling.
+
+The embedding enters every residual block by FiLM (Perez et al. 2018; Dhariwal & Nichol 2021, "adaptive group norm"):
+norm(h) (1 + scale) + shift, with scale and shift linear in the embedding.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+ZEROS = nnx.initializers.zeros_init()
+
+
+def conv(
+    inputs: int, outputs: int, *, size: int = 3, stride: int = 1, dtype, rngs: nnx.Rngs, zero: bool = False
+) -> nnx.Conv:
+    """A square convolution that keeps the picture's size (over its stride); `zero` starts it at nothing."""
+    init = {"kernel_init": ZEROS} if zero else {}
+    return nnx.Conv(inputs, outputs, (size, size), strides=stride, dtype=dtype, rngs=rngs, **init)
+
+
+class GroupNorm(nnx.Module):
+    """Group normalisation (Wu & He 2018) and FiLM folded into one multiply-add per element; statistics in float32."""
+
+    def __init__(self, channels: int, *, rngs: nnx.Rngs, eps: float = 1e-5):
+        self.groups, self.eps = _groups(channels), eps
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+
+    def __call__(
+        self, x: Float[Array, "B H W C"], film: Float[Array, "B twoC"] | None = None
+    ) -> Float[Array, "B H W C"]:
+        batch, channels = x.shape[0], x.shape[-1]
+        x32 = x.astype(jnp.float32)
+        moments = jnp.stack([x32.mean((1, 2)), jnp.square(x32).mean((1, 2))])  # [2, B, C]
+        grouped = moments.reshape(2, batch, self.groups, -1).mean(-1, keepdims=True)
+        mean = jnp.broadcast_to(grouped[0], (batch, self.groups, channels // self.groups)).reshape(batch, channels)
+        rstd = jax.lax.rsqrt(jnp.maximum(grouped[1] - grouped[0] ** 2, 0) + self.eps)
+        rstd = jnp.broadcast_to(rstd, (batch, self.groups, channels // self.groups)).reshape(batch, channels)
+        gain = rstd * self.scale[None, :]
+        shift = self.bias[None, :] - mean * gain
+        if film is not None:
+            more, offset = jnp.split(film.astype(jnp.float32), 2, axis=-1)
+            gain, shift = gain * (1 + more), shift * (1 + more) + offset
+        return x * gain[:, None, None, :].astype(x.dtype) + shift[:, None, None, :].astype(x.dtype)
+
+
+class ResBlock(nnx.Module):
+    """norm, silu, conv, norm with FiLM, silu, dropout, conv; plus the input."""
+
+    def __init__(self, inputs: int, outputs: int, *, embedding: int, dropout: float, dtype, rngs: nnx.Rngs):
+        make = partial(conv, dtype=dtype, rngs=rngs)
+        self.norm1, self.conv1 = GroupNorm(inputs, rngs=rngs), make(inputs, outputs)
+        self.film = nnx.Linear(embedding, 2 * outputs, kernel_init=ZEROS, dtype=dtype, rngs=rngs)
+        self.norm2, self.conv2 = GroupNorm(outputs, rngs=rngs), make(outputs, outputs, zero=True)
+        self.dropout = nnx.Dropout(dropout)
+        self.skip = make(inputs, outputs, size=1) if inputs != outputs else None
+
+    def __call__(self, x, emb, *, key=None):
+        h = self.conv1(jax.nn.silu(self.norm1(x)))
+        h = jax.nn.silu(self.norm2(h, self.film(emb)))
+        h = self.conv2(self.dropout(h, deterministic=key is None, rngs=key))
+        return (x if self.skip is None else self.skip(x)) + h
+
+
+class Attention(nnx.Module):
+    """Self-attention over all positions, pre-norm, residual; softmax in float32."""
+
+    def __init__(self, channels: int, *, head_width: int, dtype, rngs: nnx.Rngs):
+        self.heads = max(channels // head_width, 1)
+        self.norm = GroupNorm(channels, rngs=rngs)
+        self.qkv = nnx.Linear(channels, 3 * channels, dtype=dtype, rngs=rngs)
+        self.out = nnx.Linear(channels, channels, kernel_init=ZEROS, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x):
+        batch, height, width, channels = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(batch, height * width, 3, self.heads, -1)
+        h = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        return x + self.out(h.reshape(batch, height, width, channels))
+
+
+def double(x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 C"]:
+    """Nearest-neighbour upsampling by two."""
+    batch, height, width, channels = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
+    return x.reshape(batch, 2 * height, 2 * width, channels)
+
+
+def _groups(channels: int) -> int:
+    """At most 32 groups of at least 4 channels, dividing them evenly."""
+    return next(g for g in range(min(32, max(channels // 4, 1)), 0, -1) if channels % g == 0)

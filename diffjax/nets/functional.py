@@ -1,0 +1,54 @@
+"""The cage: a Flax NNX module becomes two pure functions on a plain nested dict of arrays.
+
+Modules are convenient to write; everything outside this room sees only `Net(init, apply)`.  A network from elsewhere (Linen,
+Equinox, by hand) needs no adapter: it is two lambdas.  `nnx.merge` pairs leaves by position and checks neither names nor shapes,
+so `apply` compares the whole tree first, while tracing, at no cost to the compiled program.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import nnx
+
+from diffjax.diffusion.types import Net
+
+
+def functional(module: Callable[[nnx.Rngs], nnx.Module]) -> Net:
+    """`Net(init, apply)` of a module constructor.
+
+    The module's __call__ takes (x [B, *S], level [B], cond, *, key).  All its state must be nnx.Param.
+    Raises ValueError, from the constructor at once and from apply when params do not fit the module.
+    """
+    graph, state = nnx.split(nnx.eval_shape(lambda: module(nnx.Rngs(0))))
+    expected = nnx.to_pure_dict(state)
+
+    def init(key):
+        return nnx.to_pure_dict(nnx.state(module(nnx.Rngs(params=key)), nnx.Param))
+
+    def apply(params, x, level, cond=None, *, key=None):
+        require_same(expected, params)
+        return nnx.merge(graph, params)(x, level, cond, key=key)
+
+    return Net(init, apply)
+
+
+def require_same(expected: Any, got: Any) -> None:
+    """Raise ValueError, naming the first difference, unless two trees agree in names, shapes and dtypes."""
+    want, have = _leaves(expected), _leaves(got)
+    for name in [*want, *have]:
+        if want.get(name) != have.get(name):
+            raise ValueError(
+                f"params do not fit the network: '{name}' should be {want.get(name, 'absent')} and is {have.get(name, 'absent')}"
+            )
+
+
+def _leaves(tree):
+    """'down/0/conv1/kernel' -> 'float32[3, 3, 1, 32]'.  A string key that looks like a number is not that number."""
+
+    def name(entry):
+        key = getattr(entry, "key", entry)
+        return repr(key) if isinstance(key, str) and key.isdigit() else str(key)
+
+    named = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(map(name, path)): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in named}

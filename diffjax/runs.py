@@ -1,0 +1,197 @@
+"""A run is a folder: train into it, continue in it.
+
+workdir/config.json       the config, saved before the first step and compared whenever the run continues
+workdir/checkpoints/      the state: newest and best, verified when read
+workdir/metrics.jsonl     numbers; the same in tensorboard/
+workdir/previews/         samples drawn on the way
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffjax import data, training
+from diffjax.errors import InputError
+from diffjax.evaluation import make_evaluate, picture
+from diffjax.experiment import FREE_PARTS, Experiment, batches, build
+from diffjax.model import make_sample
+
+
+def cache_compilations() -> None:
+    """Keep compiled programs between processes: in $JAX_COMPILATION_CACHE_DIR, or else in ~/.cache/diffjax."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(home / "diffjax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def train(config: Mapping[str, Any], workdir: str | Path, *, allow_changes: bool = False) -> None:
+    """Train as `config` says, in `workdir`; continue what is there already, return at once if it is finished.
+
+    A config that would change a run that is there is refused unless `allow_changes`.  Raises InputError for whatever is wrong with
+    config, data or folder, before anything compiles.
+    """
+    experiment, workdir = build(config), Path(workdir)
+    config = experiment.config
+    mesh = _mesh(config)
+    local = batches(experiment, process_index=jax.process_index(), process_count=jax.process_count())
+    _claim(workdir, _record(experiment), allow_changes=allow_changes)
+
+    raw_step = training.make_step(experiment.loss, experiment.optimizer, decay=config["ema"])
+    init, step, target = training.compile_step(
+        raw_step, lambda key: training.initial(experiment.net.init, experiment.optimizer, key), mesh
+    )
+    keep = config["keep"]
+    with (
+        training.open_checkpoints(
+            workdir / "checkpoints", keep_last=keep["last"], keep_best=keep["best"]
+        ) as checkpoints,
+        training.interruptible() as interrupted,
+    ):
+        restored = checkpoints.restore(target)
+        state = init(jax.random.key(config["seed"])) if restored is None else restored[0]
+        start = int(state.step)
+        if start >= config["steps"]:
+            _say(f"training is complete: {workdir} is at step {start} of {config['steps']}")
+            return
+        _say(f"data: {data.describe(experiment.source, tuple(config['data']['range']))}")
+        size = sum(leaf.size for leaf in jax.tree.leaves(target.params))
+        _say(
+            f"{'starting' if restored is None else 'continuing'} at step {start}: {size:,} parameters, {mesh.size} device(s)"
+        )
+        sharding = training.batch_sharding(mesh)
+        stream = (training.to_devices(rows, sharding) for rows in data.stream(local, start, **config["loader"]))
+        report = training.Report(
+            workdir, start=start, total=config["steps"], rows=config["batch_size"], unit=experiment.source.unit,
+            quiet=jax.process_index() != 0,
+        )  # fmt: skip
+        actions = _actions(experiment, workdir, checkpoints, interrupted=interrupted, sharding=sharding)
+        with report:
+            training.fit(
+                step,
+                state,
+                stream,
+                steps=range(start, config["steps"]),
+                rhythm=experiment.rhythm,
+                actions=actions,
+                report=report,
+            )
+
+
+def _actions(
+    experiment: Experiment, workdir: Path, checkpoints, *, interrupted: Callable, sharding
+) -> training.Actions:
+    """What the loop calls between steps."""
+    config = experiment.config
+    value_range = tuple(config["data"]["range"])
+    evaluate = make_evaluate(experiment.denoise, experiment.process)
+    fixed = []
+    if experiment.heldout:
+        rows = data.heldout(experiment.heldout, config["batch_size"], value_range=value_range)
+        fixed = [training.to_devices(batch, sharding) for batch in rows]
+    sample, classes = make_sample(experiment), experiment.source.classes
+
+    def judge(state):
+        return evaluate(state.ema, fixed) if fixed else {}
+
+    def preview(state, step):
+        labels = np.arange(classes) if classes else None
+        n = config["sampler"]["num"]
+        x = sample(state.ema, jax.random.key(0), n, labels=labels)
+        if jax.process_index() == 0 and _drawable(x):
+            (workdir / "previews").mkdir(exist_ok=True)
+            shown = None if labels is None else np.resize(labels, n)
+            picture(x, value_range, labels=shown).save(workdir / "previews" / f"{step:07d}.png")
+
+    def save(state, step, score):
+        position = {"step": step, "seed": config["seed"], "examples": step * config["batch_size"]}
+        meta = {"step": step, "data": position, **_record(experiment)}
+        checkpoints.save(step, state, meta=meta, metric=score)
+
+    def stop(step):
+        if jax.process_count() > 1:  # all processes must stop at the same step: the signal is passed around
+            return checkpoints.reached_preemption(step)
+        return interrupted()
+
+    return training.Actions(judge, preview, save, stop)
+
+
+def _drawable(x: np.ndarray) -> bool:
+    return (x.ndim == 4 and x.shape[-1] in (1, 3)) or (x.ndim == 2 and x.shape[1] == 2)
+
+
+def _mesh(config: Mapping[str, Any]) -> jax.sharding.Mesh:
+    try:
+        mesh = training.make_mesh(config["mesh"]["fsdp"])
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if config["batch_size"] % mesh.size:
+        raise InputError(
+            f"batch_size={config['batch_size']} does not split over {mesh.size} devices; make it a multiple of {mesh.size}"
+        )
+    return mesh
+
+
+def _record(experiment: Experiment) -> dict[str, Any]:
+    """What identifies a run, as JSON reads it back."""
+    source = experiment.source
+    versions = {module.__name__: module.__version__ for module in (jax, np)}
+    described = {"size": source.size, "shape": source.shape, "classes": source.classes}
+    return json.loads(json.dumps({"config": experiment.config, "data": described, "versions": versions}))
+
+
+def _claim(workdir: Path, record: Mapping[str, Any], *, allow_changes: bool) -> None:
+    """Save the record in a new workdir; compare it with that of an old one."""
+    path = workdir / "config.json"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            _compare(path, json.loads(path.read_text()), record, allow_changes=allow_changes)
+        elif any((workdir / "checkpoints").glob("[0-9]*")):
+            raise InputError(
+                f"{workdir} holds checkpoints but no config.json to compare with; restore it or choose another workdir"
+            )
+        if jax.process_index() == 0:
+            draft = path.with_suffix(".tmp")
+            draft.write_text(json.dumps(record, indent=2) + "\n")
+            draft.replace(path)
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"cannot use workdir {workdir}: {error}; repair it or choose another") from error
+
+
+def _compare(path: Path, saved: Mapping[str, Any], record: Mapping[str, Any], *, allow_changes: bool) -> None:
+    kept = {"config": {k: v for k, v in saved["config"].items() if k not in FREE_PARTS}, "data": saved["data"]}
+    wanted = {"config": {k: v for k, v in record["config"].items() if k not in FREE_PARTS}, "data": record["data"]}
+    before, now = dict(_flat(kept)), dict(_flat(wanted))
+    changes = [
+        f"{name}: {before.get(name, 'absent')} -> {now.get(name, 'absent')}"
+        for name in sorted({*before, *now})
+        if before.get(name, "absent") != now.get(name, "absent")
+    ]
+    if changes and not allow_changes:
+        raise InputError(
+            f"{path.parent} holds a run with another config, and continuing would change it ({'; '.join(changes)}); "
+            f"use the saved config or another workdir, or continue anyway with --allow_changes"
+        )
+    for change in changes:
+        _say(f"continuing with a changed config: {change}")
+
+
+def _flat(tree: Any, prefix: str = ""):
+    """Nested dicts as ('config.net.width', 32), ..."""
+    if not isinstance(tree, Mapping):
+        yield prefix, tree
+        return
+    for key, value in tree.items():
+        yield from _flat(value, f"{prefix}.{key}" if prefix else key)
+
+
+def _say(sentence: str) -> None:
+    if jax.process_index() == 0:
+        print(sentence, flush=True)

@@ -1,0 +1,18 @@
+"""Training: one compiled step over a mesh, its optimizer, its average, its checkpoints and the loop around them."""
+
+from .checkpoints import CheckpointError as CheckpointError
+from .checkpoints import open_checkpoints as open_checkpoints
+from .loop import Actions as Actions
+from .loop import Rhythm as Rhythm
+from .loop import fit as fit
+from .loop import interruptible as interruptible
+from .metrics import Report as Report
+from .sharding import batch_sharding as batch_sharding
+from .sharding import make_mesh as make_mesh
+from .sharding import replicated as replicated
+from .sharding import to_devices as to_devices
+from .sharding import to_host as to_host
+from .step import State as State
+from .step import compile_step as compile_step
+from .step import initial as initial
+from .step import make_step as make_step

@@ -1,0 +1,49 @@
+"""Train a diffusion model, or continue training it.
+
+    python train.py --config configs/digits.py --workdir runs/digits
+    python train.py --config configs/digits.py --workdir runs/wide --config.net.width=48 --config.batch_size=128
+
+Whatever the config file holds can be changed on the command line.  A workdir that holds a run is continued; Ctrl-C or SIGTERM saves
+and ends it.  On several hosts start the same command on each of them with --distributed.
+"""
+
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The config file, for example configs/digits.py.", lock_config=True
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run: config, checkpoints, metrics, previews.")
+ALLOW_CHANGES = flags.DEFINE_bool("allow_changes", False, "Continue a run although the config has changed.")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Connect the processes of a TPU pod or a SLURM job first.")
+
+
+def main(argv: list[str]) -> None:
+    import diffjax  # here, so that --help answers at once
+
+    with diffjax.exit_on_input_error():
+        if argv[1:]:
+            raise diffjax.InputError(f"unexpected arguments {argv[1:]}; every option starts with --")
+        if DISTRIBUTED.value:
+            import jax
+
+            jax.distributed.initialize()
+        diffjax.cache_compilations()
+        diffjax.train(CONFIG.value.to_dict(), WORKDIR.value, allow_changes=ALLOW_CHANGES.value)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parse the flags; a bad one is a sentence and exit status 2, not a traceback."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, OSError, SyntaxError, TypeError, ValueError) as error:
+        print(f"error: {str(error).strip()}\nsee python train.py --help", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    flags.set_default(flags.FLAGS["verbosity"], "-1")  # warnings and worse; --verbosity=0 shows what the libraries do
+    app.run(main, flags_parser=parse)
