@@ -9,7 +9,7 @@ and ends it.  On several hosts start the same command on each of them with --dis
 
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -21,6 +21,8 @@ DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Connect the processes of 
 
 
 def main(argv: list[str]) -> None:
+    if flags.FLAGS["verbosity"].using_default_value:
+        logging.set_verbosity(logging.WARNING)  # --verbosity=0 shows what the libraries do
     import diffjax  # here, so that --help answers at once
 
     with diffjax.exit_on_input_error():
@@ -45,5 +47,4 @@ def parse(argv: list[str]) -> list[str]:
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
-    flags.set_default(flags.FLAGS["verbosity"], "-1")  # warnings and worse; --verbosity=0 shows what the libraries do
     app.run(main, flags_parser=parse)

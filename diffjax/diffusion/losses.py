@@ -9,13 +9,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
-from .types import Denoise, Process, Times
+from .types import Denoise, Keys, Process, Times
 
 
 def diffusion_loss(
-    key: PRNGKeyArray, denoise: Denoise, process: Process, *, times: Times, x0: Float[Array, "B *S"], cond: Any = None
+    key: Keys, denoise: Denoise, process: Process, *, times: Times, x0: Float[Array, "B *S"], cond: Any = None
 ) -> Float[Array, "B"]:
     """The loss of every row, averaged over its elements.  `denoise` has its params bound."""
     time_key, noise_key = jax.random.split(key)
@@ -23,7 +23,7 @@ def diffusion_loss(
 
 
 def loss_at(
-    key: PRNGKeyArray, denoise: Denoise, process: Process, *, t: Float[Array, "B"], x0: Float[Array, "B *S"], cond: Any
+    key: Keys, denoise: Denoise, process: Process, *, t: Float[Array, "B"], x0: Float[Array, "B *S"], cond: Any
 ) -> Float[Array, "B"]:
     """The loss of every row at given times: what is averaged in training, and what is held fixed in evaluation."""
     xt = process.corrupt(key, x0, t)

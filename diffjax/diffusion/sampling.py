@@ -8,22 +8,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
-from .types import Denoise, Process, Solver
+from .types import Denoise, Keys, Process, Solver
 
 
-def row_keys(key: PRNGKeyArray, n: int, *, first: int = 0) -> PRNGKeyArray:
+def row_keys(key: Keys, n: int, *, first: int = 0) -> Keys:
     """One key per row: row i's key is a function of (key, first + i) alone, so a sample does not depend on its batch."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(n))
 
 
 def sample(
-    key: PRNGKeyArray,
+    key: Keys,
     denoise: Denoise,
     solver: Solver,
     *,
-    ts: Float[Array, "n+1"],
+    ts: Float[Array, "points"],
     x: Float[Array, "B *S"],
     cond: Any = None,
 ) -> Float[Array, "B *S"]:
@@ -44,12 +44,12 @@ def sample(
 
 
 def generate(
-    key: PRNGKeyArray,
+    key: Keys,
     denoise: Denoise,
     solver: Solver,
     *,
     process: Process,
-    ts: Float[Array, "n+1"],
+    ts: Float[Array, "points"],
     like: Array,
     cond: Any = None,
 ) -> Float[Array, "B *S"]:

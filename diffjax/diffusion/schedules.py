@@ -10,6 +10,8 @@ A schedule is one function t -> (alpha, sigma).  Everything else is derived from
 Time 0 is exactly data: every schedule reads (1, 0) there, so that no sampler needs a special last step.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,7 +59,7 @@ def ve(sigma_min: float = 0.01, sigma_max: float = 50.0) -> Schedule:
     """Variance exploding, sigma geometric in t (Song et al. 2021, eq. 30)."""
 
     def schedule(t):
-        sigma = sigma_min * jnp.exp(t * np.log(sigma_max / sigma_min))
+        sigma = sigma_min * jnp.exp(t * math.log(sigma_max / sigma_min))
         return jnp.ones_like(t), jnp.where(t > 0, sigma, 0)
 
     return schedule
@@ -84,7 +86,7 @@ def discrete(beta_start: float = 1e-4, beta_end: float = 0.02, steps: int = 1000
     return from_betas(np.linspace(beta_start, beta_end, steps, dtype=np.float64))
 
 
-def from_betas(betas: Float[np.ndarray, "T"]) -> Schedule:
+def from_betas(betas: np.ndarray) -> Schedule:
     """Any discrete chain as a schedule: exact at t = k / T, log alpha linear in between.
 
     Raises ValueError unless every beta lies in (0, 1).

@@ -162,7 +162,7 @@ class _Levels(NamedTuple):
     sigma_s: Array
 
 
-def _intervals(ts: Float[Array, "n+1"]) -> tuple[Array, Array]:
+def _intervals(ts: Float[Array, "points"]) -> tuple[Array, Array]:
     return ts[:-1], ts[1:]
 
 

@@ -60,7 +60,7 @@ TIMES = {
 }
 
 
-def grid(steps: int, *, start: float = 1.0, stop: float = 0.0) -> Float[Array, "n+1"]:
+def grid(steps: int, *, start: float = 1.0, stop: float = 0.0) -> Float[Array, "points"]:
     """`steps` equal steps in t from `start` down to `stop`.  Raises ValueError if steps < 1 or not 0 <= stop < start <= 1."""
     if steps < 1:
         raise ValueError(f"steps must be at least 1; got {steps}")

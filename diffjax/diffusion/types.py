@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key
 
 Time = Float[Array, "B"]
+Keys = Key[Array, "..."]  # one key [], or one for each row [B]
 Schedule = Callable[[Array], tuple[Array, Array]]
 Denoise = Callable[[Array, Array, Any], Array]
-Times = Callable[[PRNGKeyArray, int], Array]
+Times = Callable[[Keys, int], Array]
 Weight = Callable[[Schedule, Array], Array]
 
 
@@ -68,13 +69,13 @@ class Net(NamedTuple):
     apply: Callable  # (params, x, level, cond, *, key=None) -> raw
 
 
-def rows(values: Array, like: Array) -> Array:
+def rows(values: Array | float, like: Array) -> Array:
     """Give per-row (or scalar) values the rank of `like`, so that they broadcast over its data axes."""
     values = jnp.asarray(values)
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim)) if values.ndim else values
 
 
-def normal(key: PRNGKeyArray, like: Float[Array, "B *S"]) -> Float[Array, "B *S"]:
+def normal(key: Keys, like: Float[Array, "B *S"]) -> Float[Array, "B *S"]:
     """Standard normal noise shaped like `like`.  With one key per row, a row's noise does not depend on its batch."""
     if key.ndim == 0:
         return jax.random.normal(key, like.shape, like.dtype)
