@@ -1,5 +1,5 @@
-# One environment, .venv, made by plain venv and pip.  Files in .venv/stamps record what is installed, so that an install
-# happens once and again when a lock file or pyproject.toml changes.
+# One environment, .venv, made by plain venv and pip.  Files in .venv/stamps record what is installed, so that an
+# install happens once, and again when a lock file or pyproject.toml changes.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -44,23 +44,26 @@ $(STAMPS)/venv:
 	$(PYTHON) -m venv .venv
 	@mkdir -p $(STAMPS) && touch $@
 
-# --no-deps: everything diffjax needs has just been installed from the lock, with its hashes checked.
+# What diffjax needs, to build and to run, has just been installed from the lock with its hashes checked: fetch no more.
+EDITABLE := --no-deps --no-build-isolation --editable .
+
 $(STAMPS)/runtime: requirements.lock pyproject.toml | $(STAMPS)/venv
 	$(PIP) install --quiet --require-hashes -r $<
-	$(PIP) install --quiet --no-deps -e .
+	$(PIP) install --quiet $(EDITABLE)
 	@touch $@
 
 # The development lock contains the runtime lock, so this counts as both.
 $(STAMPS)/dev: requirements-dev.lock requirements.lock pyproject.toml | $(STAMPS)/venv
 	$(PIP) install --quiet --require-hashes -r $<
-	$(PIP) install --quiet --no-deps -e .
+	$(PIP) install --quiet $(EDITABLE)
 	@touch $(STAMPS)/runtime $@
 
-# Pins for every supported Python and platform, with hashes and without the address of any index.  Pins that still fit are
-# kept; `make lock UPGRADE=--upgrade` renews them.
+# Pins for every supported Python and platform, with hashes and without the address of any index.  Pins that still
+# fit are kept; `make lock UPGRADE=--upgrade` renews them.
 UPGRADE ?=
-COMPILE = UV_PYTHON_DOWNLOADS=never $(BIN)/python -m uv pip compile pyproject.toml --quiet --universal --generate-hashes \
-	--no-emit-index-url --annotation-style line --custom-compile-command "make lock" $(UPGRADE)
+COMPILE = UV_PYTHON_DOWNLOADS=never $(BIN)/python -m uv pip compile pyproject.toml --quiet --universal \
+	--generate-hashes --no-emit-index-url --group build --annotation-style line \
+	--custom-compile-command "make lock" $(UPGRADE)
 
 lock: | $(STAMPS)/venv ## renew both lock files from pyproject.toml
 	$(PIP) install --quiet uv

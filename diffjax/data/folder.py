@@ -31,7 +31,8 @@ class Files(NamedTuple):
 def folder(split: str, *, path: str, size: int, channels: int = 3, labels: bool = True) -> Source:
     """Every image under a folder, resized and cropped to size x size; its class is the name of the folder it lies in.
 
-    A path with "{split}" in it names a folder for each split.  Classes are numbered in the order of their names.
+    A path with "{split}" in it names a folder for each split.  Classes are numbered in the order of their names, so
+    every split has the same ones, if need be empty.
     """
     if size < 1 or channels not in (1, 3):
         raise InputError(f"images need a size of at least 1 and 1 or 3 channels; got size={size}, channels={channels}")

@@ -62,6 +62,8 @@ class Batches:
     process_count: int = 1
 
     def __post_init__(self):
+        if self.seed < 0:
+            raise InputError(f"the seed must be at least 0; got {self.seed}")
         if self.batch_size < 1 or self.batch_size % self.process_count:
             raise InputError(
                 f"batch_size={self.batch_size} does not split over {self.process_count} processes; make it a multiple"
@@ -114,17 +116,16 @@ def _ahead(batches, start, workers, threads, prefetch):
         try:
             batch = next(iterator)
         except Exception as error:
-            raise _cause(error) from error
+            if (cause := _cause(error)) is not None:
+                raise cause from None
+            raise
         yield batch
 
 
-def _cause(error: BaseException) -> BaseException:
+def _cause(error: BaseException | None) -> InputError | None:
     """The InputError that grain has wrapped, if there is one."""
-    at: BaseException | None = error
-    while at is not None:
-        if isinstance(at, InputError):
-            return at
-        at = at.__cause__ or at.__context__
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
     return error
 
 

@@ -13,11 +13,15 @@ from diffjax.errors import InputError
 def read(file: str | Path | IO[bytes], *, size: int, channels: int, name: str = "") -> UInt8[np.ndarray, "size size C"]:
     """A picture as uint8, its shorter side resized to `size` with antialiasing, then cropped to its centre.
 
-    Raises InputError, naming the file, if it cannot be read.
+    Transparency is ignored.  Raises InputError, naming the file, if it cannot be read or is of more than 8 bits.
     """
     try:
         with Image.open(file) as opened:
-            return fit(opened.convert("RGB" if channels == 3 else "L"), size)
+            if opened.mode.startswith(("I", "F")):  # Pillow would clip them, to white for the most part
+                raise ValueError(f"its pixels are of mode {opened.mode}, not of 8 bits")
+            # Pillow warns if a palette loses its transparency in one step
+            image = opened.convert("RGBA") if "transparency" in opened.info else opened
+            return fit(image.convert("RGB" if channels == 3 else "L"), size)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"cannot read the image {name or file}: {error}; repair or remove it") from error
 

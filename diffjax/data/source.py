@@ -40,11 +40,13 @@ class Arrays(NamedTuple):
 
 def from_arrays(x: np.ndarray, label: np.ndarray | None, *, classes: int = 0, **facts) -> Source:
     """A source in memory.  Raises InputError unless there is a label in 0..classes - 1 for every example."""
-    if len(x) == 0:
-        raise InputError("the data set is empty; expected at least one example")
+    if x.size == 0:
+        raise InputError(f"the data set is empty, of shape {x.shape}; expected at least one example")
+    if x.dtype.kind not in "biuf":
+        raise InputError(f"examples must be real numbers; got dtype {x.dtype}")
     if label is not None:
-        if len(label) != len(x):
-            raise InputError(f"there are {len(x)} examples and {len(label)} labels; give one label for each example")
+        if label.shape != x.shape[:1]:
+            raise InputError(f"there are {len(x)} examples, and labels of shape {label.shape}; give each a label")
         if not np.issubdtype(label.dtype, np.integer):
             raise InputError(f"labels must be whole numbers; got dtype {label.dtype}")
         if label.min() < 0 or label.max() >= classes:

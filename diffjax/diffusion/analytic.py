@@ -1,6 +1,7 @@
 """Worlds with exact denoisers: data laws p(x_0) whose E[x_0 | x_t] is known in closed form.
 
-For a mixture of Gaussians sum_k w_k N(m_k, diag v_k), x_t is a mixture too, and by Bayes' rule (Karras et al. 2022, appendix B.3)
+For a mixture of Gaussians sum_k w_k N(m_k, diag v_k), x_t is a mixture too, and by Bayes' rule (Karras et al. 2022,
+appendix B.3)
 
     r_k      ~  w_k N(x_t; alpha m_k, alpha^2 v_k + sigma^2)                       responsibilities, summing to 1
     E[x_0 | x_t]  =  sum_k r_k ( m_k + alpha v_k / (alpha^2 v_k + sigma^2) (x_t - alpha m_k) )

@@ -1,7 +1,7 @@
 """The one bridge between networks and mathematics: (params, x_t, t, cond) -> x0_hat.
 
-Training differentiates it with respect to params; sampling binds params and walks along it.  Both call it in the same way,
-so a network cannot be used otherwise than it was trained.
+Training differentiates it with respect to params; sampling binds params and walks along it.  Both call it in the same
+way, so a network cannot be used otherwise than it was trained.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from .types import Process
 
 
 def denoiser(process: Process, apply: Callable) -> Callable:
-    """(params, xt [B, *S], t [B], cond, *, key=None) -> x0_hat [B, *S], from `Net.apply` and what the process makes of it."""
+    """(params, xt [B, *S], t [B], cond, *, key=None) -> x0_hat [B, *S]: `Net.apply` and what the process makes of it."""
 
     def denoise(params, xt, t, cond=None, *, key=None):
         x_in, level = process.prepare(xt, t)

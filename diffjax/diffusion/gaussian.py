@@ -1,7 +1,8 @@
 """Gaussian noise: x_t = alpha(t) x_0 + sigma(t) eps, eps ~ N(0, I).
 
-Undoing it from t to s < t, given the data, is again Gaussian (Ho et al. 2020, eq. 6-7; for any schedule Kingma et al. 2021,
-appendix A.4).  With a = alpha_t / alpha_s the signal kept between s and t, and v = sigma_t^2 - a^2 sigma_s^2 the noise added:
+Undoing it from t to s < t, given the data, is again Gaussian (Ho et al. 2020, eq. 6-7; for any schedule Kingma et al.
+2021, appendix A.4).  With a = alpha_t / alpha_s the signal kept between s and t, and v = sigma_t^2 - a^2 sigma_s^2 the
+noise added:
 
     q(x_s | x_t, x_0) = N( a sigma_s^2 / sigma_t^2 x_t + alpha_s v / sigma_t^2 x_0 ,  sigma_s^2 v / sigma_t^2 )
 """

@@ -1,7 +1,8 @@
 """Guidance: Denoise -> Denoise.
 
-Classifier-free guidance (Ho & Salimans 2022, eq. 6) and autoguidance (Karras et al. 2024) are both an extrapolation from a
-weak denoiser through a strong one; in x_0, eps or score it is the same line, for all three are affine in each other:
+Classifier-free guidance (Ho & Salimans 2022, eq. 6) and autoguidance (Karras et al. 2024) are both an extrapolation
+from a weak denoiser through a strong one; in x_0, eps or score it is the same line, for all three are affine in each
+other:
 
     x0_hat = weak + scale (strong - weak)            scale 1: the strong one alone;  0: the weak one;  > 1: beyond
 """
@@ -10,13 +11,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax.typing import ArrayLike
 
 from .types import Denoise, rows
 
 
-def extrapolate(weak: Denoise, strong: Denoise, scale: float | Float[Array, "*B"]) -> Denoise:
-    """Guide with two denoisers; `scale` is one number or one per row, traced or not."""
+def extrapolate(weak: Denoise, strong: Denoise, scale: ArrayLike) -> Denoise:
+    """Guide with two denoisers; `scale` is one number or one per row [B], traced or not."""
 
     def denoise(xt, t, cond):
         low = weak(xt, t, cond)
@@ -25,7 +26,7 @@ def extrapolate(weak: Denoise, strong: Denoise, scale: float | Float[Array, "*B"
     return denoise
 
 
-def classifier_free(denoise: Denoise, null: Any, scale: float | Float[Array, "*B"]) -> Denoise:
+def classifier_free(denoise: Denoise, null: Any, scale: ArrayLike) -> Denoise:
     """Guide away from the condition `null` (shaped like one row of cond) in one call of twice the batch.
 
     Rows alternate, conditional and null: a batch split over devices stays split, with nothing to exchange.

@@ -1,6 +1,6 @@
 """What a network predicts, as four coefficients: x0_hat = skip x_t + out F(scale x_t, level).
 
-Any prediction y = a x_0 + b eps that is linear in data and noise is such a row: eliminate eps with x_t = alpha x_0 + sigma eps.
+Any prediction y = a x_0 + b eps, linear in data and noise, is such a row: eliminate eps with x_t = alpha x_0 + sigma eps.
 Any-to-any conversion goes through x0_hat, so n rows need no n^2 converters.
 
     x0        F = x_0                               Ho et al. 2020

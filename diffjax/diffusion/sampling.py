@@ -1,20 +1,20 @@
 """The one sampling loop: a solver, a denoiser, a grid of times; one `lax.scan`.
 
-Whatever depends on the grid alone is planned before the loop; the network appears once in the program; the carry holds x and
-what the solver remembers, so memory and compile time do not grow with the number of steps.
+Whatever depends on the grid alone is planned before the loop; the network appears once in the program; the carry holds
+x and what the solver remembers, so memory and compile time do not grow with the number of steps.
 """
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from .types import Denoise, Keys, Process, Solver
 
 
 def row_keys(key: Keys, n: int, *, first: int = 0) -> Keys:
-    """One key per row: row i's key is a function of (key, first + i) alone, so a sample does not depend on its batch."""
+    """One key per row: row i's is a function of (key, first + i) alone, so a sample does not depend on its batch."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(n))
 
 
@@ -35,10 +35,9 @@ def sample(
     def step(carry, inputs):
         x, memory = carry
         i, plan = inputs
-        keys = jax.random.fold_in(key, i) if key.ndim == 0 else jax.vmap(lambda k: jax.random.fold_in(k, i))(key)
-        return solver.step(keys, lambda xt, t: rule(xt, t, cond), x, plan, memory), None
+        return solver.step(_fold(key, i), lambda xt, t: rule(xt, t, cond), x, plan, memory), None
 
-    steps = jnp.arange(len(ts) - 1)
+    steps = jnp.arange(1, len(ts))  # 0 is the prior's
     (x, _), _ = jax.lax.scan(step, (x, solver.init(x)), (steps, solver.plan(ts)))
     return x
 
@@ -50,11 +49,17 @@ def generate(
     *,
     process: Process,
     ts: Float[Array, "points"],
-    like: Array,
+    like: Float[Array, "B *S"],
     cond: Any = None,
 ) -> Float[Array, "B *S"]:
-    """Samples from noise: draw x at ts[0] from the prior, then walk.  `like` gives shape and dtype; keys as in `sample`."""
-    split = jax.vmap(jax.random.split)(key) if key.ndim else jax.random.split(key)
-    prior_key, walk_key = jnp.moveaxis(split, -1, 0)
-    x = process.prior(prior_key, like, ts[0])
-    return sample(walk_key, denoise, solver, ts=ts, x=x, cond=cond)
+    """Samples from noise: draw x at ts[0] from the prior, then walk.
+
+    `like` [B, *S] gives shape and dtype; keys as in `sample`.
+    """
+    x = process.prior(_fold(key, 0), like, ts[0])
+    return sample(key, denoise, solver, ts=ts, x=x, cond=cond)
+
+
+def _fold(key: Keys, i: int | Int[Array, ""]) -> Keys:
+    """fold_in of one key, or of every row's."""
+    return jax.vmap(jax.random.fold_in, (0, None))(key, i) if key.ndim else jax.random.fold_in(key, i)

@@ -2,9 +2,9 @@
 
 A schedule is one function t -> (alpha, sigma).  Everything else is derived from it here, once for all rows:
 
-    log-SNR           lambda(t) = 2 log(alpha / sigma)                                 falls from +inf to its least value
+    log-SNR           lambda(t) = 2 log(alpha / sigma)                            falls from +inf to its least value
     its inverse       by bisection
-    the forward SDE   dx = f x dt + g dW,   f = alpha' / alpha,   g^2 = 2 sigma sigma' - 2 f sigma^2      by autodiff
+    the forward SDE   dx = f x dt + g dW,  f = alpha' / alpha,  g^2 = 2 sigma sigma' - 2 f sigma^2       by autodiff
 
 (Kingma et al. 2021, "Variational Diffusion Models", section 3; Karras et al. 2022, appendix B.)
 Time 0 is exactly data: every schedule reads (1, 0) there, so that no sampler needs a special last step.
@@ -66,7 +66,7 @@ def ve(sigma_min: float = 0.01, sigma_max: float = 50.0) -> Schedule:
 
 
 def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Schedule:
-    """Variance exploding, sigma^(1/rho) linear in t: a uniform grid in t is the EDM grid (Karras et al. 2022, eq. 5)."""
+    """Variance exploding, sigma^(1/rho) linear in t: a uniform grid in t is EDM's (Karras et al. 2022, eq. 5)."""
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
 
     def schedule(t):

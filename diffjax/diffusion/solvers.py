@@ -4,9 +4,10 @@ A trajectory of the probability-flow ODE obeys, in any schedule and any clock,
 
     dx = x0_hat d(alpha) + eps_hat d(sigma),            eps_hat = (x - alpha x0_hat) / sigma
 
-(Song et al. 2021, eq. 13, written in alpha and sigma).  Euler and Heun integrate it in this form: no rates, no singular end.
-DDIM's eta adds the noise of the posterior, from none (the ODE) to all of it (the DDPM chain).  Every rule below is affine in
-(x, x0_hat, noise) with coefficients that depend on the grid alone: `plan` makes them, once.  Here lambda = log(alpha / sigma).
+(Song et al. 2021, eq. 13, written in alpha and sigma).  Euler and Heun integrate it in this form: no rates, no singular
+end.  DDIM's eta adds the noise of the posterior, from none (the ODE) to all of it (the DDPM chain).  Every rule below is
+affine in (x, x0_hat, noise) with coefficients that depend on the grid alone: `plan` makes them, once.
+Here lambda = log(alpha / sigma).
 """
 
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from .types import Process, Solver, normal
 
 
 def ancestral(process: Process) -> Solver:
-    """Draw from the posterior with x0_hat in place of x_0: the DDPM sampler (Ho et al. 2020, algorithm 2); any process."""
+    """Draw from the posterior with x0_hat for x_0: the DDPM sampler (Ho et al. 2020, algorithm 2); any process."""
 
     def step(key, denoise, x, plan, memory):
         t, s = plan
@@ -30,9 +31,9 @@ def ancestral(process: Process) -> Solver:
 
 
 def ddim(process: Process, eta: float = 0.0) -> Solver:
-    """Keep the direction of the noise, renew a share eta of it (Song et al. 2021a, eq. 12 and 16); eta = 1 is `ancestral`.
+    """Keep the direction of the noise, renew a share eta of it (Song et al. 2021a, eq. 12 and 16).
 
-    Raises ValueError unless 0 <= eta <= 1, when eta is known.
+    eta = 1 is `ancestral`.  Raises ValueError unless 0 <= eta <= 1, when eta is known.
     """
     deterministic = isinstance(eta, int | float) and eta == 0
     if isinstance(eta, int | float) and not 0 <= eta <= 1:
@@ -67,9 +68,9 @@ def euler(process: Process) -> Solver:
 
 
 def heun(process: Process) -> Solver:
-    """Second order on the ODE: the trapezoidal rule in alpha and sigma (Karras et al. 2022, algorithm 1); two calls a step.
+    """Second order on the ODE: the trapezoidal rule in alpha and sigma (Karras et al. 2022, algorithm 1).
 
-    At s = 0 the noise is gone and eps_hat with it, so the last step falls back to Euler's, as in the paper.
+    Two calls a step.  At s = 0 the noise is gone and eps_hat with it, so the last step falls back to Euler's, as in the paper.
     """
 
     def step(key, denoise, x, c, memory):
@@ -90,7 +91,7 @@ def euler_maruyama(process: Process) -> Solver:
     """
     if ends_in_pure_noise(process.schedule):
         raise ValueError(
-            "euler_maruyama needs alpha(1) > 0, for the drift of the SDE is infinite where alpha = 0; use ddim with eta=1"
+            "euler_maruyama needs alpha(1) > 0, for the SDE's drift is infinite where alpha = 0; use ddim with eta=1"
         )
 
     def plan(ts):
@@ -109,8 +110,8 @@ def euler_maruyama(process: Process) -> Solver:
 def dpmpp_2m(process: Process) -> Solver:
     """DPM-Solver++(2M): second order from one call a step and the last x0_hat (Lu et al. 2022b, algorithm 2).
 
-    x_s = sigma_s/sigma_t x + (alpha_s - alpha_t sigma_s/sigma_t) (x0_hat + c (x0_hat - last)), c = h / (2 h_last) in lambda.
-    The first step has no last one, and a step to s = 0 has h = inf: both are first order, c = 0.
+    x_s = sigma_s/sigma_t x + (alpha_s - alpha_t sigma_s/sigma_t) (x0_hat + c (x0_hat - last)),
+    with c = h / (2 h_last) in lambda.  The first step has no last one, and a step to s = 0 has h = inf: both are first order, c = 0.
     """
 
     def plan(ts):

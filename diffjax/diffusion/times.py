@@ -2,12 +2,12 @@
 
 A law of training times is a function (key, n) -> t [n] in (0, 1]:
 
-    uniform            t ~ U                                                             Ho et al. 2020
-    stratified         one draw in each of n equal strata: lower variance                Kingma et al. 2021, appendix I.1
-    logit_normal       logit t ~ N(mean, std^2)                                          Esser et al. 2024, eq. 19
-    log_normal_sigma   log(sigma / alpha) ~ N(mean, std^2)                               Karras et al. 2022, table 1
+    uniform            t ~ U                                                         Ho et al. 2020
+    stratified         one draw in each of n equal strata: lower variance            Kingma et al. 2021, appendix I.1
+    logit_normal       logit t ~ N(mean, std^2)                                      Esser et al. 2024, eq. 19
+    log_normal_sigma   log(sigma / alpha) ~ N(mean, std^2)                           Karras et al. 2022, table 1
 
-A grid of sampling times is an array ts [n + 1] that falls from its start to its end; the last is usually 0, exactly data.
+A grid of sampling times is an array ts [n + 1] that falls from start to end; the last is usually 0, exactly data.
 """
 
 import jax
@@ -61,7 +61,10 @@ TIMES = {
 
 
 def grid(steps: int, *, start: float = 1.0, stop: float = 0.0) -> Float[Array, "points"]:
-    """`steps` equal steps in t from `start` down to `stop`.  Raises ValueError if steps < 1 or not 0 <= stop < start <= 1."""
+    """`steps` equal steps in t from `start` down to `stop`: [steps + 1].
+
+    Raises ValueError if steps < 1 or not 0 <= stop < start <= 1.
+    """
     if steps < 1:
         raise ValueError(f"steps must be at least 1; got {steps}")
     if not 0 <= stop < start <= 1:

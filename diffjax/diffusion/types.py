@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 Time = Float[Array, "B"]
@@ -39,7 +40,7 @@ Parameterization = Callable[[Schedule, Array], Coefficients]
 
 
 class Process(NamedTuple):
-    """A kind of noise.  Shapes: x0, xt, xs [B, *S]; t, s [B]; keys are one key or one key per row."""
+    """A kind of noise.  Shapes: x0, xt, xs [B, *S]; t, s [B] or []; keys are one key or one per row."""
 
     schedule: Schedule
     prior: Callable  # (key, like, t) -> x_t                  the marginal at t, up to the data's own share
@@ -53,7 +54,7 @@ class Process(NamedTuple):
 class Solver(NamedTuple):
     """A rule for one step from t to s < t.
 
-    plan evaluates everything that depends on the grid alone, once and for all steps: ts [n + 1] -> a pytree of [n, ...].
+    plan evaluates what depends on the grid alone, once and for all steps: ts [n + 1] -> a pytree of [n, ...].
     step sees one slice of it.  memory is what a multistep rule remembers; () if nothing.
     """
 
@@ -69,7 +70,7 @@ class Net(NamedTuple):
     apply: Callable  # (params, x, level, cond, *, key=None) -> raw
 
 
-def rows(values: Array | float, like: Array) -> Array:
+def rows(values: ArrayLike, like: Array) -> Array:
     """Give per-row (or scalar) values the rank of `like`, so that they broadcast over its data axes."""
     values = jnp.asarray(values)
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim)) if values.ndim else values

@@ -1,13 +1,13 @@
 """Loss weights w(t) on |x0_hat - x_0|^2: every loss of the field is one loss under another weight.
 
-With SNR = alpha^2 / sigma^2, the squared error of a prediction F is |x0_hat - x_0|^2 / out^2 (see parameterizations.py), so
+With SNR = alpha^2 / sigma^2, the squared error of a prediction F is |x0_hat - x_0|^2 / out^2 (parameterizations.py), so
 
-    x0        1                                          error of x_0                       Ho et al. 2020
-    simple    SNR                                        error of eps                       Ho et al. 2020, eq. 14
-    snr       SNR + 1                                    error of v on a VP schedule        Salimans & Ho 2022, section 4
-    min_snr   min(SNR, gamma)                            easy levels count less             Hang et al. 2023, eq. 7
-    velocity  (alpha' - alpha sigma' / sigma)^2          error of dx_t / dt                 Lipman et al. 2023
-    edm       (sigma^2 + alpha^2 d^2) / (sigma d)^2      error of EDM's F                   Karras et al. 2022, section 5
+    x0        1                                         error of x_0                     Ho et al. 2020
+    simple    SNR                                       error of eps                     Ho et al. 2020, eq. 14
+    snr       SNR + 1                                   error of v on a VP schedule      Salimans & Ho 2022, section 4
+    min_snr   min(SNR, gamma)                           easy levels count less           Hang et al. 2023, eq. 7
+    velocity  (alpha' - alpha sigma' / sigma)^2         error of dx_t / dt               Lipman et al. 2023
+    edm       (sigma^2 + alpha^2 d^2) / (sigma d)^2     error of EDM's F                 Karras et al. 2022, section 5
 """
 
 import jax.numpy as jnp

@@ -20,16 +20,17 @@ def make_evaluate(denoise: Callable, process: Process, *, levels: np.ndarray = L
     """
 
     @jax.jit
-    def sums(params: Any, batch: dict[str, jax.Array], number: int) -> jax.Array:
+    def sums(params: Any, batch: dict[str, jax.Array], number: int) -> tuple[jax.Array, jax.Array]:
         x0, mask = batch["x"], batch["mask"]
         key = jax.random.fold_in(jax.random.key(0), number)
 
         def at(level):
             t, noise_key = jnp.full(len(x0), level), jax.random.fold_in(key, jnp.round(level * 2**16).astype(int))
             rule = lambda xt, t, cond: denoise(params, xt, t, cond)  # noqa: E731
-            return jnp.sum(mask * loss_at(noise_key, rule, process, t=t, x0=x0, cond=batch.get("label")))
+            loss = loss_at(noise_key, rule, process, t=t, x0=x0, cond=batch.get("label"))
+            return jnp.sum(jnp.where(mask > 0, loss, 0))  # whatever fills up a batch, even if it is not finite
 
-        return jax.lax.map(at, jnp.asarray(levels, jnp.float32)), jnp.sum(mask)  # one compiled body for all levels
+        return jax.lax.map(at, jnp.asarray(levels, jnp.float32)), jnp.sum(mask > 0)  # one compiled body for all levels
 
     def evaluate(params: Any, batches: Iterable[dict[str, jax.Array]]) -> dict[str, float]:
         totals, counts = zip(*[sums(params, batch, i) for i, batch in enumerate(batches)], strict=True)

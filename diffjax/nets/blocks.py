@@ -11,19 +11,19 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-ZEROS = nnx.initializers.zeros_init()
+ZEROS, LECUN_NORMAL = nnx.initializers.zeros_init(), nnx.initializers.lecun_normal()
 
 
 def conv(
     inputs: int, outputs: int, *, size: int = 3, stride: int = 1, dtype, rngs: nnx.Rngs, zero: bool = False
 ) -> nnx.Conv:
     """A square convolution that keeps the picture's size (over its stride); `zero` starts it at nothing."""
-    init = {"kernel_init": ZEROS} if zero else {}
-    return nnx.Conv(inputs, outputs, (size, size), strides=stride, dtype=dtype, rngs=rngs, **init)
+    init = ZEROS if zero else LECUN_NORMAL
+    return nnx.Conv(inputs, outputs, (size, size), strides=stride, kernel_init=init, dtype=dtype, rngs=rngs)
 
 
 class GroupNorm(nnx.Module):
-    """Group normalisation (Wu & He 2018) and FiLM folded into one multiply-add per element; statistics in float32."""
+    """Group normalisation (Wu & He 2018) and FiLM folded into one multiply-add per element, in float32."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs, eps: float = 1e-5):
         self.groups, self.eps = _groups(channels), eps
@@ -45,7 +45,7 @@ class GroupNorm(nnx.Module):
         if film is not None:
             more, offset = jnp.split(film.astype(jnp.float32), 2, axis=-1)
             gain, shift = gain * (1 + more), shift * (1 + more) + offset
-        return x * gain[:, None, None, :].astype(x.dtype) + shift[:, None, None, :].astype(x.dtype)
+        return (x32 * gain[:, None, None, :] + shift[:, None, None, :]).astype(x.dtype)
 
 
 class ResBlock(nnx.Module):
@@ -67,10 +67,10 @@ class ResBlock(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Self-attention over all positions, pre-norm, residual; softmax in float32."""
+    """Self-attention over all positions, pre-norm, residual; softmax in float32; heads of `head_width` or a bit more."""
 
     def __init__(self, channels: int, *, head_width: int, dtype, rngs: nnx.Rngs):
-        self.heads = max(channels // head_width, 1)
+        self.heads = next(h for h in range(max(channels // head_width, 1), 0, -1) if channels % h == 0)
         self.norm = GroupNorm(channels, rngs=rngs)
         self.qkv = nnx.Linear(channels, 3 * channels, dtype=dtype, rngs=rngs)
         self.out = nnx.Linear(channels, channels, kernel_init=ZEROS, dtype=dtype, rngs=rngs)

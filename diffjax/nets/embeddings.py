@@ -1,13 +1,14 @@
 """What a network is told beside x: the noise level and the condition, as one vector per row.
 
-The level is spread over sines and cosines of geometric frequencies (Vaswani et al. 2017; Ho et al. 2020, appendix B); a class is
-a row of a table with one more row than there are classes: the last, the null class, means "unconditional".
+The level is spread over sines and cosines of geometric frequencies (Vaswani et al. 2017; Ho et al. 2020, appendix B); a
+class is a row of a table with one more row than there are classes: the last, the null class, means "unconditional".
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 
@@ -22,6 +23,8 @@ class Embedding(nnx.Module):
     """(level [B], label [B] or None) -> [B, width]; label `classes`, or no label at all, is the null class."""
 
     def __init__(self, width: int, classes: int, *, dtype, rngs: nnx.Rngs):
+        if width < 2 or width % 2:
+            raise ValueError(f"the embedding of the level needs an even width of at least 2; got {width}")
         self.classes, self.width, self.dtype = classes, width, dtype
         self.hidden = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
         self.out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
@@ -30,7 +33,7 @@ class Embedding(nnx.Module):
                 classes + 1, width, embedding_init=nnx.initializers.normal(1.0), dtype=dtype, rngs=rngs
             )
 
-    def __call__(self, level: Float[Array, "B"], label: Int[Array, "B"] | None) -> Float[Array, "B width"]:
+    def __call__(self, level: Float[Array, "B"], label: Int[ArrayLike, "B"] | None) -> Float[Array, "B width"]:
         h = self.out(jax.nn.silu(self.hidden(fourier(level, self.width).astype(self.dtype))))
         if self.classes:
             h = h + self.label(jnp.full(level.shape, self.classes) if label is None else label)

@@ -1,8 +1,8 @@
 """The cage: a Flax NNX module becomes two pure functions on a plain nested dict of arrays.
 
-Modules are convenient to write; everything outside this room sees only `Net(init, apply)`.  A network from elsewhere (Linen,
-Equinox, by hand) needs no adapter: it is two lambdas.  `nnx.merge` pairs leaves by position and checks neither names nor shapes,
-so `apply` compares the whole tree first, while tracing, at no cost to the compiled program.
+Modules are convenient to write; everything outside this room sees only `Net(init, apply)`.  A network from elsewhere
+(Linen, Equinox, by hand) needs no adapter: it is two lambdas.  `nnx.merge` pairs leaves by position and checks neither
+names nor shapes, so `apply` compares the whole tree first, while tracing, at no cost to the compiled program.
 """
 
 from collections.abc import Callable
@@ -38,9 +38,8 @@ def require_same(expected: Any, got: Any) -> None:
     want, have = _leaves(expected), _leaves(got)
     for name in [*want, *have]:
         if want.get(name) != have.get(name):
-            raise ValueError(
-                f"params do not fit the network: '{name}' should be {want.get(name, 'absent')} and is {have.get(name, 'absent')}"
-            )
+            wanted, given = want.get(name, "absent"), have.get(name, "absent")
+            raise ValueError(f"params do not fit the network: '{name}' should be {wanted} and is {given}")
 
 
 def _leaves(tree):

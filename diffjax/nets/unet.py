@@ -1,6 +1,7 @@
-"""The UNet of diffusion models (Ho et al. 2020; Dhariwal & Nichol 2021): any channels, any size that its strides divide.
+"""The UNet of diffusion models (Ho et al. 2020; Dhariwal & Nichol 2021): any channels, any size its strides divide.
 
-    stem - [blocks, attention, halve] x levels - block, attention, block - [blocks with skips, attention, double] x levels - head
+    stem - [blocks, attention, halve] x levels - block, attention, block
+         - [blocks with skips, attention, double] x levels - head
 
 Every block's output on the way down is concatenated to a block's input on the way up.  Names in a checkpoint read
 `down/0/blocks/1/conv1/kernel`.
@@ -17,7 +18,7 @@ from .embeddings import Embedding
 
 
 class Level(nnx.Module):
-    """The residual blocks of one resolution, each followed by attention if the level has it; and what leads to the next."""
+    """The residual blocks of one resolution, each followed by attention if the level has it; and the way to the next."""
 
     def __init__(self, inputs: list[int], outputs: int, *, attend: bool, head_width: int, options: dict, resample=None):
         plain = {k: options[k] for k in ("dtype", "rngs")}
@@ -96,16 +97,21 @@ def unet(
     """A UNet for data of shape (H, W, C).
 
     Level i works at size / 2^i with width * multipliers[i] channels and `blocks` residual blocks; `attention` lists the
-    resolutions (heights, in pixels) that attend.  dtype is that of the arithmetic; parameters stay float32.
-    Raises ValueError if the shape is not (H, W, C) or not divisible by the strides.
+    resolutions (heights, in pixels) that attend; the middle attends if any does.  dtype is that of the arithmetic;
+    parameters stay float32.  Raises ValueError if the shape is not (H, W, C) or does not divide by the strides.
     """
     if len(shape) != 3:
         raise ValueError(f"net 'unet' needs data of shape (H, W, C); got {shape}; for points use net 'mlp'")
+    if min(width, blocks, head_width, *multipliers, len(multipliers)) < 1:
+        raise ValueError(
+            f"width, blocks, head_width and one or more multipliers must be at least 1; "
+            f"got {width}, {blocks}, {head_width}, {multipliers}"
+        )
     stride = 2 ** (len(multipliers) - 1)
     if shape[0] % stride or shape[1] % stride:
         raise ValueError(
-            f"data of {shape[0]} x {shape[1]} cannot be halved {len(multipliers) - 1} times by net 'unet': both sides must be "
-            f"divisible by {stride}; resize the data or shorten net.multipliers"
+            f"data of {shape[0]} x {shape[1]} cannot be halved {len(multipliers) - 1} times by net 'unet': both sides "
+            f"must be divisible by {stride}; resize the data or shorten net.multipliers"
         )
     attend = [shape[0] // 2**i in attention for i in range(len(multipliers))]
     widths = [width * m for m in multipliers]

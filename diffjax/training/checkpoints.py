@@ -1,76 +1,72 @@
-"""Checkpoints that are either exactly what was saved or an error, never something in between.
+"""Checkpoints that come back exactly as they were saved, or as an error, never as something in between.
 
-Orbax writes the arrays (asynchronously, atomically by rename, under any sharding) but returns flipped bytes and casts
-dtypes without a word.  So every checkpoint carries a record: the abstract tree, and per leaf a fingerprint taken on
-the device before writing.  The record is an item of the same atomic checkpoint and holds its own SHA-256; whatever is
-restored is compared with it.  With w_i the words of a leaf, i their row-major index and m a bijection of 32-bit words,
+Orbax writes the arrays (in the background, atomically by rename, under any sharding) but returns flipped bytes and
+casts dtypes without a word.  So each checkpoint holds a record, `directory/step/meta/`, in the same atomic rename as
+the arrays, `directory/step/<field>/`: its own SHA-256, the abstract tree, and a fingerprint per leaf taken on the
+device, with which whatever is restored is compared.  With w_i the words of a leaf, i their row-major index, m a
+bijection of 32-bit words, a and b odd, it is
 
-    h_i = m(w_i ^ a i),   fingerprint = (sum_i h_i, sum_i m(h_i + b i))   mod 2^32,   a and b odd.
+    (sum_i h_i, sum_i m(h_i + b i))  mod 2^32,   h_i = m(w_i ^ a i).
 
-Both sums are bijective in each single w_i, so one changed word always shows, anything else but once in about 2^64;
-integer sums commute, so the fingerprint is independent of sharding, devices and processes.
-On disk (POSIX): `directory/step/<field>/` with leaves named `ema/down/0/kernel`, and `directory/step/meta/`.
+Both sums are bijective in each w_i: one changed word always shows, any other change all but once in 2^64.  Integer
+sums commute: sharding, devices and processes do not matter.
 """
 
 import contextlib
+import dataclasses
 import functools
+import gc
 import hashlib
 import json
 import math
 import os
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from jaxtyping import Array, PyTree, Shaped, UInt32
 
 from diffjax.errors import InputError
 
-State = tuple | Mapping[str, PyTree]  # a NamedTuple or a dict, of pytrees of arrays
+State = PyTree  # a NamedTuple or a dict, of pytrees of arrays
 
 
 class CheckpointError(InputError):
     """A checkpoint could not be written, read or trusted; the sentence names step, path and cause."""
 
-    def __init__(self, step: int | None, path: str | Path, cause: str):
+    def __init__(self, step: int | None, path: Path, cause: str):
         super().__init__(f"checkpoint{'s in' if step is None else f' at step {step} in'} {path}: {cause}")
-        self.step, self.path, self.cause = step, str(path), cause
+        self.step, self.path, self.cause = step, path, cause
 
 
 class CheckpointMismatch(CheckpointError):
-    """The checkpoint is of another model than the target: older steps would not help, so there is no fallback."""
+    """The checkpoint is of another model than the target: an older step would not help, so there is no fallback."""
 
 
-# --- fingerprints -----------------------------------------------------------------------------------------------------
-
-
-def fingerprint(tree: PyTree[Shaped[Array, "..."]]) -> dict[str, str]:
+def fingerprint(tree: PyTree) -> dict[str, str]:
     """16 hex digits for each leaf path of `tree`; PRNG keys, every dtype JAX stores and any sharding are welcome."""
     leaves = {path: jnp.asarray(leaf) for path, leaf in _named(tree).items()}
-    sums = jax.device_get([_summed(_everywhere(leaf.sharding))(leaf) for leaf in leaves.values()])
+    sums = jax.device_get([_summed(leaf.sharding)(leaf) for leaf in leaves.values()])
     return {path: f"{int(first):08x}{int(second):08x}" for path, (first, second) in zip(leaves, sums, strict=True)}
 
 
 @functools.cache
-def _summed(out_sharding: NamedSharding | None) -> Callable[[Array], UInt32[Array, "2"]]:
-    # Compiled per leaf shape, not per tree: params, EMA and moments share their programs.
-    return jax.jit(_sums, out_shardings=out_sharding)
+def _summed(sharding: jax.sharding.Sharding) -> Callable[[Array], tuple[Array, Array]]:
+    # Compiled per shape, not per tree: params, EMA and moments share programs.  Replicated: every process reads it.
+    everywhere = NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else None
+    return jax.jit(_sums, out_shardings=everywhere)
 
 
-def _everywhere(sharding: jax.sharding.Sharding) -> NamedSharding | None:
-    # Each process must be able to read the sums, wherever the leaf lives.
-    return NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else None
-
-
-def _sums(leaf: Shaped[Array, "..."]) -> UInt32[Array, "2"]:
+def _sums(leaf: Shaped[Array, "..."]) -> tuple[UInt32[Array, ""], UInt32[Array, ""]]:
     words = _words(leaf)
     index = jnp.zeros(words.shape, jnp.uint32)
     for axis in range(words.ndim):  # by axis, not on a flat view: a reshape would gather a sharded leaf
@@ -78,11 +74,12 @@ def _sums(leaf: Shaped[Array, "..."]) -> UInt32[Array, "2"]:
         index += jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis) * np.uint32(stride)
     first = _scrambled(words ^ index * np.uint32(0x9E3779B1))
     second = _scrambled(first + index * np.uint32(0x85EBCA77))
-    return jnp.stack([jnp.sum(first, dtype=jnp.uint32), jnp.sum(second, dtype=jnp.uint32)])
+    # Two sums, each of them all-reduced; one reduction of both would be faster but gathers a sharded leaf.
+    return jnp.sum(first, dtype=jnp.uint32), jnp.sum(second, dtype=jnp.uint32)
 
 
 def _words(leaf: Shaped[Array, "..."]) -> UInt32[Array, "..."]:
-    """The bits of `leaf`, one word per element, two (a last axis) for elements of 64 bits or more."""
+    """The bits of `leaf`, one word per element, two (a last axis) for elements of 64 bits."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
@@ -98,9 +95,6 @@ def _scrambled(words: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
     words = (words ^ words >> 16) * np.uint32(0x85EBCA6B)
     words = (words ^ words >> 13) * np.uint32(0xC2B2AE35)
     return words ^ words >> 16
-
-
-# --- names, records, causes -------------------------------------------------------------------------------------------
 
 
 def _named(tree: PyTree) -> dict[str, Any]:
@@ -123,13 +117,10 @@ def _fields(state: State) -> dict[str, PyTree]:
     return {name: tree for name, tree in fields.items() if tree is not None}
 
 
-def _items(leaves: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Leaves grouped by field; without the empty ones, which Orbax refuses and of which nothing is left to store."""
-    items: dict[str, dict[str, Any]] = {}
-    for path, leaf in leaves.items():
-        if leaf.size:
-            items.setdefault(path.split("/")[0], {})[path] = leaf
-    return items
+def _items(leaves: Mapping[str, Any], args: type) -> dict[str, Any]:
+    """Orbax arguments per field; without the empty leaves, which Orbax refuses and which hold nothing to store."""
+    fields = dict.fromkeys(path.split("/")[0] for path, leaf in leaves.items() if leaf.size)
+    return {f: args({p: leaf for p, leaf in leaves.items() if p.split("/")[0] == f and leaf.size}) for f in fields}
 
 
 def _abstract(leaves: Mapping[str, Any]) -> dict[str, str]:
@@ -153,57 +144,35 @@ def _digest(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _score(metric: float | None) -> float:
-    """For ranking: a metric that is absent, infinite or not a number comes last."""
-    return metric if metric is not None and math.isfinite(metric) else math.inf
-
-
 @contextlib.contextmanager
 def _blaming(step: int | None, path: Path) -> Iterator[None]:
-    """Turn whatever Orbax, TensorStore, JSON or the file system throws into a CheckpointError."""
+    """Turn whatever Orbax, TensorStore, JSON or the file system throws into a CheckpointError of one line."""
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # TensorStore raises bare Exceptions
-        line = next((line for line in str(error).splitlines() if line.strip()), "")
-        raise CheckpointError(step, path, f"{type(error).__name__}: {line.strip()}"[:200]) from error
+    except Exception as error:  # TensorStore raises bare Exceptions of a hundred lines; the first one says it
+        root = _forget_reads(error)
+        line = next((line.strip() for line in str(root).splitlines() if line.strip()), "")
+        raise CheckpointError(step, path, f"{type(root).__name__}: {line}"[:200]) from error
+
+
+def _forget_reads(error: BaseException) -> BaseException:
+    """The first error behind this one; drops the reads it has left, which would complain on stderr of a closed loop."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    first: BaseException | None = error
+    while first:
+        error = first
+        traceback.clear_frames(error.__traceback__)
+        first = error.__cause__ or error.__context__
+    gc.collect()
+    sys.unraisablehook = hook
+    return error
 
 
 def _all_agree(good: bool) -> bool:
-    # Processes that disagree on a step would restore different ones.
+    # Processes that disagree on a step would restore different ones.  Also a barrier.
     return good if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(good)).all())
-
-
-def _meet(where: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"diffjax_checkpoints_{where}")
-
-
-def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
-    sharding = getattr(leaf, "sharding", None)
-    if sharding is None and jax.process_count() == 1:
-        sharding = SingleDeviceSharding(jax.local_devices()[0])
-    elif sharding is None:
-        sharding = NamedSharding(Mesh(np.array(jax.devices()), ("all",)), PartitionSpec())
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-class _Keep(NamedTuple):
-    """Orbax preservation policy: the newest `last` steps and the `best` of those with a metric (lower is better)."""
-
-    last: int
-    best: int
-    metric: Callable[[int], float]
-
-    def should_preserve(self, checkpoints, *, context) -> list[bool]:
-        steps = sorted(info.step for info in checkpoints)
-        scored = sorted((self.metric(step), -step) for step in steps if self.metric(step) < math.inf)
-        kept = {*steps[-self.last :], *(-negative for _, negative in scored[: self.best])}
-        return [info.step in kept for info in checkpoints]
-
-
-# --- the store --------------------------------------------------------------------------------------------------------
 
 
 def open_checkpoints(
@@ -212,39 +181,42 @@ def open_checkpoints(
     keep_last: int = 2,
     keep_best: int = 1,
     read_only: bool = False,
-    warn: Callable[[str], None] = functools.partial(print, file=sys.stderr),
+    warn: Callable[[str], None] | None = None,
 ) -> "Checkpoints":
-    """The checkpoints in `directory`, for writing; `with` closes them, which waits for the last save.
+    """The checkpoints in `directory` (POSIX), for writing; `with` closes them, which waits for the last save.
 
-    Opening removes what interrupted saves left behind, so only one run may have a directory open for writing: open it
-    with `read_only` to sample or evaluate, also while that run goes on.  The newest `keep_last` >= 1 and the `keep_best`
-    steps of least metric are kept.  `warn` gets one sentence for every checkpoint that is passed over as damaged.
+    Opening removes what interrupted saves left behind, so only one run may have a directory open for writing: use
+    `read_only` to sample or evaluate, also while that run goes on.  The newest `keep_last` and the `keep_best` steps
+    of least metric are kept.  `warn` (default: stderr) gets a sentence for every step passed over as damaged.
     """
     if keep_last < 1 or keep_best < 0:
         raise InputError(f"got keep_last={keep_last}, keep_best={keep_best}; keep at least the last 1 and the best 0")
-    store = Checkpoints(Path(directory).absolute(), keep_last, keep_best, read_only=read_only, warn=warn)
-    with _blaming(None, store.directory):
+    directory = Path(directory).absolute()
+    with _blaming(None, directory):
         if not read_only:
-            store.directory.mkdir(parents=True, exist_ok=True)
-            if not os.access(store.directory, os.W_OK):
+            directory.mkdir(parents=True, exist_ok=True)
+            if not os.access(directory, os.W_OK):
                 raise PermissionError("the directory is not writable")
-            for stale in store.directory.glob("*.orbax-checkpoint-tmp*") if jax.process_index() == 0 else ():
+            for stale in directory.glob("*.orbax-checkpoint-tmp*") if jax.process_index() == 0 else ():
                 shutil.rmtree(stale)
-            _meet("swept")
+            _all_agree(True)
+        warn = warn or functools.partial(print, file=sys.stderr)
+        store = Checkpoints(directory, keep_last, keep_best, read_only, warn)
         store.steps()
     return store
 
 
+@dataclasses.dataclass
 class Checkpoints:
-    """See `open_checkpoints`.  In a run of several processes, all of them make the same calls."""
+    """See `open_checkpoints`.  In a run of several processes all of them make the same calls."""
 
-    def __init__(self, directory: Path, keep_last: int, keep_best: int, *, read_only: bool, warn: Callable):
-        self.directory, self._read_only, self._warn = directory, read_only, warn
-        self._policy = _Keep(keep_last, keep_best, self._metric)
-        self._manager: ocp.CheckpointManager | None = None
-        self._metrics: dict[int, float] = {}
-        self._saving: int | None = None
-        self._damaged: set[int] = set()
+    directory: Path
+    keep_last: int
+    keep_best: int
+    read_only: bool
+    warn: Callable[[str], None]
+    _writing: tuple[int, ocp.AsyncCheckpointer] | None = None
+    _damaged: set[int] = dataclasses.field(default_factory=set)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -256,28 +228,25 @@ class Checkpoints:
         """Write `state` and the JSON-able `meta` in the background; False if this very state is saved already.
 
         The arrays may be donated as soon as this returns.  Raises a CheckpointError if the previous save has failed
-        (older checkpoints are intact), or if `step` is older than the newest or saved with other values.
+        (older steps are intact), or if `step` is not newer than all others.
         """
         self.wait()
-        if self._read_only:
+        if self.read_only:
             raise CheckpointError(step, self.directory, "opened with read_only=True; open it for writing to save")
         step, leaves = int(step), {path: jnp.asarray(leaf) for path, leaf in _named(_fields(state)).items()}
         record = {"meta": meta, "metric": None if metric is None else float(metric), "tree": _abstract(leaves)}
         try:
             record = json.loads(json.dumps(record | {"fingerprint": fingerprint(leaves)}))
         except TypeError as error:
-            raise InputError(
-                f"meta of step {step} must be JSON: {error}; convert it to numbers, strings, lists"
-            ) from None
+            raise InputError(f"meta of step {step} must be JSON: {error}; use numbers, strings, lists, dicts") from None
         if not self._is_new(step, record):
             return False
-        record["sha256"] = _digest(record)
-        items = {field: ocp.args.StandardSave(item) for field, item in _items(leaves).items()}
-        self._metrics[step] = _score(record["metric"])  # the retention policy asks before it is on disk
-        self._saving = step
-        with self._saving_fails():
-            if not self._orbax().save(step, args=ocp.args.Composite(meta=ocp.args.JsonSave(record), **items)):
-                raise RuntimeError("Orbax declined to save it")
+        args = {"meta": ocp.args.JsonSave(record | {"sha256": _digest(record)})}
+        args |= _items(leaves, ocp.args.StandardSave)
+        writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        with _blaming(step, self._path(step)):
+            writer.save(self._path(step), args=ocp.args.Composite(**args))
+        self._writing = step, writer  # one writer per save: after a failure its state would be undefined
         if wait:
             self.wait()
         return True
@@ -285,31 +254,29 @@ class Checkpoints:
     def restore(self, target: State, step: int | None = None) -> tuple[State, dict] | None:
         """(state, meta) of `step`, or of the newest step that verifies; None if there is no checkpoint at all.
 
-        `target` holds a ShapeDtypeStruct per leaf, whose sharding says where to put it (None: the first device, with
-        several processes every device).  It may lack some fields, or have None for them: these are not read.
+        `target` holds a ShapeDtypeStruct per leaf, whose sharding says where to put it (None: the first device; with
+        several processes it must be given).  It may lack some fields, or have None for them: these are not read.
         """
         self.wait()
-        steps, errors = self.steps()[::-1], []
+        steps, errors = self.steps(), []
         if step is not None and step not in steps:
-            raise CheckpointError(step, self.directory, f"there is none; saved steps: {steps[::-1] or 'none'}")
-        for candidate in steps if step is None else [int(step)]:
+            raise CheckpointError(step, self.directory, f"there is none; saved steps: {steps or 'none'}")
+        for candidate in steps[::-1] if step is None else [int(step)]:
+            found, error = None, CheckpointError(candidate, self._path(candidate), "another process cannot read it")
             try:
-                state, meta = self._load(target, candidate)
-                error = None
+                found = self._load(target, candidate)
             except CheckpointMismatch:
                 raise
             except CheckpointError as caught:
                 error = caught
-            if not _all_agree(error is None):
-                error = error or CheckpointError(candidate, self._path(candidate), "another process cannot read it")
-                if step is not None:
-                    raise error
-                errors.append(error)
-                continue
-            for rejected in errors:
-                self._warn(f"passed over {rejected}; resuming from step {candidate} instead")
-                self._damaged.add(rejected.step)
-            return state, meta
+            if _all_agree(found is not None):
+                for error in errors:
+                    self.warn(f"passed over {error}; resuming from step {candidate} instead")
+                self._damaged.update(error.step for error in errors)
+                return found
+            errors.append(error)
+        if step is not None:
+            raise errors[0]
         if errors:
             causes = "; ".join(f"step {error.step}: {error.cause}" for error in errors)
             raise CheckpointError(None, self.directory, f"none of {len(errors)} can be used: {causes}")
@@ -318,63 +285,63 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """The finished steps on disk, ascending."""
         with _blaming(None, self.directory):
-            if self._read_only and not self.directory.exists():
+            if self.read_only and not self.directory.exists():
                 return []
             return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdigit() and path.is_dir())
 
     def best(self) -> int | None:
         """The step of least metric, the later of equals; None if no step has one."""
-        score, negative = min(((self._metric(step), -step) for step in self.steps()), default=(math.inf, 0))
-        return -negative if score < math.inf else None
+        return next(iter(self._ranked()), None)
 
     def meta(self, step: int) -> dict:
-        """What `save` was given as `meta`, as JSON returns it (lists for tuples, strings for keys)."""
+        """What `save` was given as `meta`, as JSON returns it: lists for tuples, strings for keys."""
         return self._record(step)["meta"]
-
-    def reached_preemption(self, step: int) -> bool:
-        """Whether the scheduler has announced the end; ask at every step, with jax.distributed initialised."""
-        return self._orbax().reached_preemption(step)
 
     def wait(self) -> None:
         """Return when nothing is being written; a CheckpointError if the last save has failed."""
-        if self._saving is not None:
-            with self._saving_fails():
-                self._orbax().wait_until_finished()
-            self._saving = None
+        if self._writing is None:
+            return
+        (step, writer), self._writing = self._writing, None
+        with _blaming(step, self._path(step)), contextlib.closing(writer):
+            writer.wait_until_finished()
+        with _blaming(None, self.directory):  # only now that a newer one is complete may an old one go
+            steps = self.steps()
+            kept = {*steps[-self.keep_last :], *self._ranked()[: self.keep_best]}
+            for old in set(steps) - kept if jax.process_index() == 0 else ():
+                shutil.rmtree(self._path(old))
+            _all_agree(True)
+
+    def reached_preemption(self, step: int) -> bool:
+        """Whether the machine is to be taken away; every process asks at every step, with jax.distributed running."""
+        try:
+            return bool(multihost_utils.reached_preemption_sync_point(step))
+        except RuntimeError:  # nobody to ask
+            return False
 
     def close(self) -> None:
-        """Wait, then end the threads of Orbax; the object can be used again afterwards."""
-        try:
-            self.wait()
-        finally:
-            manager, self._manager = self._manager, None
-            if manager is not None:
-                manager.close()
-
-    def _orbax(self) -> ocp.CheckpointManager:
-        if self._manager is None:
-            options = ocp.CheckpointManagerOptions(preservation_policy=self._policy)
-            self._manager = ocp.CheckpointManager(self.directory, options=options)
-        return self._manager
+        """The end of the last save; a CheckpointError if it has failed."""
+        self.wait()
 
     def _path(self, step: int) -> Path:
         return self.directory / str(step)
 
     def _record(self, step: int) -> dict:
         with _blaming(step, self._path(step)):
-            # The file itself, not through Orbax: no barriers, so it can be read while a save is under way.
+            # The file itself, not through Orbax: a reader needs no threads and no barriers for it.
             record = json.loads((self._path(step) / "meta" / "metadata").read_text())
             if record["sha256"] != _digest(record):
                 raise ValueError("the record in meta/metadata does not match its SHA-256")
             return record
 
-    def _metric(self, step: int) -> float:
-        if step not in self._metrics:
-            try:
-                self._metrics[step] = _score(self._record(step)["metric"])
-            except CheckpointError:
-                return math.inf
-        return self._metrics[step]
+    def _ranked(self) -> list[int]:
+        """Steps with a finite metric, the least first."""
+        ranked = []
+        for step in self.steps():
+            with contextlib.suppress(CheckpointError):
+                metric = self._record(step)["metric"]
+                if metric is not None and math.isfinite(metric):
+                    ranked.append((metric, -step))
+        return [-negative for _, negative in sorted(ranked)]
 
     def _load(self, target: State, step: int) -> tuple[State, dict]:
         fields, record = _fields(target), self._record(step)
@@ -383,12 +350,16 @@ class Checkpoints:
         if difference := _difference(_abstract(wanted), stored):
             cause = f"{difference}; restore it with the configuration it was saved with"
             raise CheckpointMismatch(step, self._path(step), cause)
-        items = _items({path: _placed(leaf) for path, leaf in wanted.items()})
-        args = {field: ocp.args.StandardRestore(item) for field, item in items.items()}
+        default = SingleDeviceSharding(jax.local_devices()[0])
+        placed = {
+            path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or default)
+            for path, leaf in wanted.items()
+        }
+        args = _items(placed, ocp.args.StandardRestore)
         leaves = {path: jnp.zeros(leaf.shape, leaf.dtype) for path, leaf in wanted.items() if not leaf.size}
-        with _blaming(step, self._path(step)):
-            restored = self._orbax().restore(step, args=ocp.args.Composite(**args)) if args else {}
-            for field in items:
+        with _blaming(step, self._path(step)), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+            restored = reader.restore(self._path(step), args=ocp.args.Composite(**args)) if args else {}
+            for field in args:
                 leaves |= restored[field]
             found = fingerprint(leaves)
         for path in wanted:
@@ -401,41 +372,21 @@ class Checkpoints:
 
     def _is_new(self, step: int, record: dict) -> bool:
         """Whether `step` is to be written; what stands in its way is refused, or set aside if it is damaged."""
-        if step in self.steps():
+        if step in self.steps() and step not in self._damaged:
             try:
                 if self._record(step)["fingerprint"] == record["fingerprint"]:
                     return False
             except CheckpointError:
                 self._damaged.add(step)
-        self._set_aside()
+        with _blaming(None, self.directory):  # damaged steps count no more among those to keep
+            for damaged in self._damaged.intersection(self.steps()) if jax.process_index() == 0 else ():
+                aside = self.directory / f"{damaged}.damaged"
+                shutil.rmtree(aside, ignore_errors=True)
+                self._path(damaged).rename(aside)
+            _all_agree(True)
+        self._damaged.clear()
         newest = max(self.steps(), default=-1)
         if step <= newest:
             cause = f"step {newest} of another run is there already; use a new directory or remove the later steps"
             raise CheckpointError(step, self.directory, cause)
         return True
-
-    def _set_aside(self) -> None:
-        """Rename damaged steps, so that they are neither in the way of new ones nor counted among those to keep."""
-        if not self._damaged:
-            return
-        with _blaming(None, self.directory):
-            for step in self._damaged if jax.process_index() == 0 else ():
-                aside = self.directory / f"{step}.damaged"
-                shutil.rmtree(aside, ignore_errors=True)
-                self._path(step).rename(aside)
-            _meet("set_aside")
-            self._orbax().reload()
-        self._damaged.clear()
-
-    @contextlib.contextmanager
-    def _saving_fails(self) -> Iterator[None]:
-        """After a failed save start from what is on disk: the manager's own list of steps is wrong by then."""
-        try:
-            with _blaming(self._saving, self._path(self._saving)):
-                yield
-        except CheckpointError:
-            self._metrics.pop(self._saving, None)
-            self._saving, manager, self._manager = None, self._manager, None
-            with contextlib.suppress(Exception):
-                manager.close()
-            raise

@@ -7,6 +7,9 @@ import jax.numpy as jnp
 
 
 def update(ema: Any, params: Any, step: jax.Array, *, decay: float) -> Any:
-    """ema + (1 - d)(params - ema), with d = min(decay, (1 + step) / (10 + step)): a short memory while there is little to remember."""
+    """ema + (1 - d)(params - ema), with d = min(decay, (1 + step) / (10 + step)).
+
+    The memory is short while there is little to remember.
+    """
     rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
     return jax.tree.map(lambda e, p: e + rate.astype(e.dtype) * (p - e), ema, params)

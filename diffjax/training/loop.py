@@ -1,7 +1,7 @@
 """The loop around the compiled step: when to log, evaluate, draw previews, save, and when to stop.
 
-Nothing waits for the device but the log: metrics stay there until they are shown.  A loss that is not finite stops the run before
-anything is saved, so the newest checkpoint is always a good one.
+Nothing waits for the device but the log: metrics stay there until they are shown.  A loss or a gradient that is not finite stops
+the run before anything is saved, so the newest checkpoint is always a good one.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ def fit(
 ) -> State:
     """Run `steps`, whose first is the number of the first batch, and return the last state.
 
-    Raises InputError when the loss is not finite; what was saved before stays as it was.
+    Raises InputError when loss or gradient is not finite; what was saved before stays as it was.
     """
     pending: list[dict[str, jax.Array]] = []
     for done, batch in zip(range(steps.start + 1, steps.stop + 1), batches, strict=False):
@@ -75,18 +75,19 @@ def _finite(pending: list[dict[str, jax.Array]], done: int) -> list[dict[str, fl
     """The metrics of the last steps, on the host; InputError at the first that is not finite."""
     values = [{name: float(value) for name, value in metrics.items()} for metrics in jax.device_get(pending)]
     for number, metrics in enumerate(values, start=done - len(values)):
-        if not math.isfinite(metrics["loss"]):
-            raise InputError(
-                f"the loss became {metrics['loss']} in step {number}, on batch {number}; nothing was saved since the last good "
-                f"checkpoint: run the same command again to resume there and replay the step exactly, or lower "
-                f"optimizer.learning_rate (a changed config needs --allow_changes)"
-            )
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise InputError(
+                    f"the {name} became {value} in step {number}, on batch {number}; nothing was saved since the last "
+                    f"good checkpoint: run the same command again to resume there and replay the step exactly, or "
+                    f"lower optimizer.learning_rate (a changed config needs --allow_changes)"
+                )
     return values
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Within, SIGINT and SIGTERM only raise a flag, which the yielded function reads; a second SIGINT interrupts at once."""
+    """Within, SIGINT and SIGTERM only raise a flag, which the yielded function reads; a second SIGINT interrupts."""
     raised = threading.Event()
 
     def handle(number, frame):

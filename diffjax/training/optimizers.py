@@ -1,6 +1,6 @@
 """Optimizers: an optax chain of clipping, the rule itself, and a learning rate with warm-up.
 
-learning rate at step k:   peak * min(1, k / warmup) * decay(k)          decay: constant, cosine, inverse square root
+learning rate at step k:   peak * min(1, (k + 1) / warmup) * decay(k)    decay: constant, cosine, inverse square root
 """
 
 from typing import Any
@@ -38,7 +38,7 @@ def adam(
 def adamw(
     rate: optax.Schedule, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 1e-2
 ) -> optax.GradientTransformation:
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019) on matrices and kernels only, not on biases, gains, tables."""
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019) on kernels only, not on biases, gains and tables."""
     return optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=decayed)
 
 

@@ -1,7 +1,7 @@
 """Where arrays live: one mesh, one rule.
 
-The mesh has two axes.  Batches are split over both.  Parameters, their average and the optimizer's moments are split over
-`fsdp` (Rajbhandari et al. 2020, "ZeRO"): each array along its largest divisible axis, if it is worth the traffic.
+The mesh has two axes.  Batches are split over both.  Parameters, their average and the optimizer's moments are split
+over `fsdp` (Rajbhandari et al. 2020, "ZeRO"): each array along its largest divisible axis, if it is worth the traffic.
 One device is a mesh of one: there is one path.
 """
 

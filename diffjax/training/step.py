@@ -1,7 +1,7 @@
 """The training step: loss, gradient, optimizer, average; one compiled program whose state is donated to its successor.
 
-The state after k steps is a function of (config, seed, k): randomness is fold_in(key, step) of a constant key, and the batch
-is a function of (seed, step).  A run that was killed and resumed is therefore the run that was not, to the bit.
+The state after k steps is a function of (config, seed, k): randomness is fold_in(key, step) of a constant key, and the
+batch is a function of (seed, step).  A run that was killed and resumed is therefore the run that was not, to the bit.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def make_step(loss: Callable, optimizer: optax.GradientTransformation, *, decay:
         updates, opt = optimizer.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         average = ema.update(state.ema, params, state.step, decay=decay)
-        metrics = {"loss": value, "grad_norm": optax.global_norm(grads)}
+        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
         return State(state.step + 1, params, average, opt, state.key), metrics
 
     return step
@@ -52,8 +52,8 @@ def make_step(loss: Callable, optimizer: optax.GradientTransformation, *, decay:
 def compile_step(step: Callable, init: Callable, mesh: Mesh) -> tuple[Callable, Callable, State]:
     """(jitted init, jitted step, abstract state) over a mesh.
 
-    `init(key) -> State` is compiled too: the state is born sharded.  The abstract state, leaves jax.ShapeDtypeStruct with their
-    shardings, is what a checkpoint is restored onto.
+    `init(key) -> State` is compiled too: the state is born sharded.  The abstract state, leaves jax.ShapeDtypeStruct with
+    their shardings, is what a checkpoint is restored onto.
     """
     abstract = jax.eval_shape(init, jax.random.key(0))
     shardings = state_sharding(mesh, abstract)

@@ -88,17 +88,18 @@ def test_v_is_edm_for_unit_data_with_the_sign_turned(name):
     np.testing.assert_allclose(edm.scale, 1, rtol=1e-9)
 
 
-OWN = {"x0": ["x0"], "eps": ["simple"], "v": ["snr"], "velocity": ["velocity"], "edm": ["edm"]}
+OWN = {"x0": "x0", "eps": "simple", "v": "snr", "velocity": "velocity", "edm": "edm"}
 
 
-@pytest.mark.parametrize("prediction, weight", [(p, w) for p, ws in OWN.items() for w in ws])
+@pytest.mark.parametrize("prediction, weight", OWN.items())
 @each_schedule
 def test_a_weight_is_the_error_of_its_prediction(prediction, weight, name):
+    """w |x0_hat - x_0|^2 = |F_hat - F|^2, so w out^2 = 1; for v up to alpha^2 + sigma^2, which is 1 on VP."""
     schedule = SCHEDULES[name]()
-    if weight == "snr" and name in ("ve", "edm", "flow"):
-        pytest.skip("SNR + 1 is the error of v where alpha^2 + sigma^2 = 1; these schedules leave the circle")
+    alpha, sigma = schedule(T)
     c = PARAMETERIZATIONS[prediction]()(schedule, T)
-    np.testing.assert_allclose(WEIGHTS[weight]()(schedule, T) * c.out**2, 1, rtol=1e-8)
+    norm = alpha**2 + sigma**2 if weight == "snr" else 1
+    np.testing.assert_allclose(WEIGHTS[weight]()(schedule, T) * c.out**2 * norm, 1, rtol=1e-8)
 
 
 @pytest.mark.parametrize("weight", WEIGHTS)

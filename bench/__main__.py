@@ -1,0 +1,29 @@
+"""Measurements: python -m bench NAME [options].
+
+digits    how good the demo's samples are, by a judge that has seen real digits only
+compile   what a sampler costs to compile, against its number of steps
+loop      what a sampler costs beyond its network calls
+"""
+
+import sys
+
+from bench import compile, digits, loop
+
+BENCHES = {"digits": digits.main, "compile": compile.main, "loop": loop.main}
+
+
+def main() -> None:
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in ("-h", "--help"):
+        print(__doc__)
+    elif name in BENCHES:
+        BENCHES[name](sys.argv[2:])
+    elif name:
+        sys.exit(f"error: no bench '{name}'; known: {', '.join(BENCHES)}")
+    else:
+        for run in (compile.main, loop.main):
+            run([])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""The step is what it says, on any mesh; its state is donated, and resuming changes no bit."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType
+
+from diffjax.diffusion import gaussian, parameterizations, schedules, times, weights
+from diffjax.diffusion.denoiser import denoiser
+from diffjax.diffusion.losses import diffusion_loss
+from diffjax.nets import unet
+from diffjax.nets.functional import functional
+from diffjax.training import batch_sharding, compile_step, initial, make_mesh, make_step, sharding, to_devices
+from diffjax.training.optimizers import clipped
+
+OPTIMIZER = clipped(optax.adamw(1e-2), norm=1.0)
+NET = functional(lambda rngs: unet((8, 8, 1), 0, rngs=rngs, width=8, multipliers=(1, 2), blocks=1, attention=(4,)))
+PROCESS = gaussian.gaussian(schedules.cosine(), parameterizations.v(), weights.snr())
+
+
+def diffusion(key, params, batch):
+    rule = lambda xt, t, cond: denoiser(PROCESS, NET.apply)(params, xt, t, cond)  # noqa: E731
+    return diffusion_loss(key, rule, PROCESS, times=times.stratified(PROCESS.schedule), x0=batch["x"])
+
+
+def linear(key, params, batch):
+    noise = jax.random.normal(key, batch["x"].shape)
+    return jnp.sum((batch["x"] @ params["kernel"] + params["bias"][None, :] - noise @ params["kernel"]) ** 2, axis=1)
+
+
+def random_params(abstract):
+    draw = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: jnp.asarray(0.2 * draw.standard_normal(leaf.shape), leaf.dtype), abstract)
+
+
+LINEAR = random_params(
+    {"kernel": jax.ShapeDtypeStruct((6, 6), "float32"), "bias": jax.ShapeDtypeStruct((6,), "float32")}
+)
+UNET = random_params(jax.eval_shape(NET.init, jax.random.key(0)))
+
+
+def batches(n, shape, first=0):
+    for i in range(first, first + n):
+        yield {"x": np.random.default_rng(i).standard_normal((16, *shape), np.float32)}
+
+
+def mesh_of(data, fsdp):
+    return jax.make_mesh(
+        (data, fsdp), ("data", "fsdp"), devices=jax.devices()[: data * fsdp], axis_types=(AxisType.Auto,) * 2
+    )
+
+
+def compiled(loss, params, mesh):
+    return compile_step(
+        make_step(loss, OPTIMIZER, decay=0.9), lambda key: initial(lambda _: params, OPTIMIZER, key), mesh
+    )
+
+
+def bits(state):
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state._replace(key=jax.random.key_data(state.key)))]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Three steps of a UNet on one device."""
+    return train_unet(mesh_of(1, 1))
+
+
+def train_unet(mesh):
+    init, step, target = compiled(diffusion, UNET, mesh)
+    state, losses = init(jax.random.key(0)), []
+    for batch in batches(3, (8, 8, 1)):
+        state, metrics = step(state, to_devices(batch, batch_sharding(mesh)))
+        losses.append(float(metrics["loss"]))
+    return SimpleNamespace(losses=losses, state=state, target=target, compilations=step._cache_size())
+
+
+@pytest.mark.parametrize("shape", [(8, 1), (4, 2), (2, 4)])
+def test_losses_are_the_same_on_every_mesh(shape, trained, monkeypatch):
+    monkeypatch.setattr(sharding, "SMALLEST_SPLIT", 64)
+    found = train_unet(mesh_of(*shape))
+    np.testing.assert_allclose(found.losses, trained.losses, rtol=1e-5)
+    assert abs(trained.losses[0] - trained.losses[2]) > 1e-3 * trained.losses[0]
+    assert found.compilations == trained.compilations == 1
+    kernel = found.state.params["middle"]["blocks"][0]["conv1"]["kernel"]
+    for leaf in (kernel, found.state.ema["middle"]["blocks"][0]["conv1"]["kernel"]):
+        assert leaf.addressable_shards[0].data.size * shape[1] == leaf.size
+
+
+def test_one_step_is_the_formula():
+    mesh = mesh_of(1, 1)
+    init, step, _ = compiled(linear, LINEAR, mesh)
+    (batch,) = batches(1, (6,))
+    before = init(jax.random.key(7))
+    before = before._replace(step=before.step + 5, ema=jax.tree.map(lambda leaf: leaf + 1, before.params))
+    key = jax.random.fold_in(before.key, 5)
+    value, grads = jax.value_and_grad(lambda params: jnp.mean(linear(key, params, batch)))(before.params)
+    updates, opt = OPTIMIZER.update(grads, before.opt, before.params)
+    params = optax.apply_updates(before.params, updates)
+    kept = 6 / 15  # (1 + 5) / (10 + 5), less than the decay
+    average = jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, before.ema, params)
+    before_key = np.asarray(jax.random.key_data(before.key))
+
+    after, metrics = step(before, to_devices(batch, batch_sharding(mesh)))
+    for found, expected in ((after.params, params), (after.opt, opt), (after.ema, average)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), found, expected)
+    assert int(after.step) == 6 and np.array_equal(jax.random.key_data(after.key), before_key)
+    norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(grads)))
+    np.testing.assert_allclose([metrics["loss"], metrics["grad_norm"]], [value, norm], rtol=1e-5)
+
+
+def test_the_average_starts_as_a_copy_and_keys_differ():
+    state = initial(lambda key: {"kernel": jax.random.normal(key, (2, 2))}, OPTIMIZER, jax.random.key(0))
+    np.testing.assert_array_equal(state.ema["kernel"], state.params["kernel"])
+    assert state.ema["kernel"] is not state.params["kernel"] and int(state.step) == 0
+    other = initial(lambda key: {"kernel": jax.random.normal(key, (2, 2))}, OPTIMIZER, jax.random.key(1))
+    assert not np.array_equal(other.params["kernel"], state.params["kernel"])
+    assert not np.array_equal(jax.random.key_data(other.key), jax.random.key_data(state.key))
+
+
+def test_the_state_is_donated_whole_and_compiled_once():
+    mesh = make_mesh(2)
+    init, step, target = compiled(linear, LINEAR, mesh)
+    state = init(jax.random.key(0))
+    for batch in batches(5, (6,)):
+        placed = to_devices(batch, batch_sharding(mesh))
+        before, (state, _) = state, step(state, placed)
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
+    assert step._cache_size() == 1
+    memory = step.lower(target, placed).compile().memory_analysis()
+    size = sum(np.asarray(shard.data).nbytes for shard in shards(state._replace(key=jax.random.key_data(state.key))))
+    assert memory.alias_size_in_bytes == size
+
+
+def shards(tree):
+    return [leaf.addressable_shards[0] for leaf in jax.tree.leaves(tree)]
+
+
+def test_the_state_is_born_where_it_is_restored_to(monkeypatch):
+    monkeypatch.setattr(sharding, "SMALLEST_SPLIT", 32)
+    states = {}
+    for shape in ((1, 1), (2, 4)):
+
+        def init(key):
+            return initial(lambda key: {"kernel": jax.random.normal(key, (8, 12))}, OPTIMIZER, key)
+
+        born, _, target = compile_step(make_step(linear, OPTIMIZER, decay=0.9), init, mesh_of(*shape))
+        states[shape] = born(jax.random.key(0))
+        for leaf, abstract in zip(jax.tree.leaves(states[shape]), jax.tree.leaves(target), strict=True):
+            assert (leaf.shape, leaf.dtype, leaf.sharding) == (abstract.shape, abstract.dtype, abstract.sharding)
+    sharded = states[2, 4]
+    for leaf in (sharded.params["kernel"], sharded.ema["kernel"], optax.tree.get(sharded.opt, "mu")["kernel"]):
+        assert leaf.addressable_shards[0].data.shape == (8, 3)
+    assert bits(states[1, 1]) == bits(sharded)  # the draw does not depend on the devices
+
+
+def test_continuing_after_k_steps_changes_no_bit():
+    mesh = make_mesh(2)
+    init, step, target = compiled(linear, LINEAR, mesh)
+
+    def advance(state, first, n):
+        for batch in batches(n, (6,), first):
+            state, _ = step(state, to_devices(batch, batch_sharding(mesh)))
+        return state
+
+    half = advance(init(jax.random.key(0)), 0, 3)
+    plain = jax.device_get(half._replace(key=jax.random.key_data(half.key)))  # as if through a file
+    back = plain._replace(key=jax.random.wrap_key_data(jnp.asarray(plain.key)))
+    placed = jax.tree.map(lambda leaf, abstract: jax.device_put(leaf, abstract.sharding), back, target)
+    whole = advance(init(jax.random.key(0)), 0, 6)
+    assert bits(advance(placed, 3, 3)) == bits(whole)
+    assert bits(advance(init(jax.random.key(1)), 0, 6)) != bits(whole)
