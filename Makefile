@@ -17,7 +17,7 @@ help: ## list the targets
 demo: install ## train on handwritten digits, draw a hundred, say where the picture is
 	$(BIN)/python train.py --config configs/digits.py --workdir $(RUN)
 	$(BIN)/python sample.py --workdir $(RUN) --num 100 --labels 0,1,2,3,4,5,6,7,8,9 --out $(RUN)/samples
-	@echo "the picture is in $(RUN)/samples:" && ls $(RUN)/samples/*.png
+	@echo "the picture is $(RUN)/samples/samples.png"
 
 test: lint ## lint, check types, run the tests
 	$(BIN)/python -m pytest -n 2

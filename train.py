@@ -3,8 +3,8 @@
     python train.py --config configs/digits.py --workdir runs/digits
     python train.py --config configs/digits.py --workdir runs/wide --config.net.width=48 --config.batch_size=128
 
-Whatever the config file holds can be changed on the command line.  A workdir that holds a run is continued; Ctrl-C or SIGTERM saves
-and ends it.  On several hosts start the same command on each of them with --distributed.
+Whatever the config file holds can be changed on the command line.  A workdir that holds a run is continued; Ctrl-C or
+SIGTERM saves and ends it.  On several hosts start the same command on each of them with --distributed.
 """
 
 import sys
@@ -15,13 +15,15 @@ from ml_collections import config_flags
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The config file, for example configs/digits.py.", lock_config=True
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run: config, checkpoints, metrics, previews.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "The folder of the run: config, checkpoints, metrics, previews.", required=True
+)
 ALLOW_CHANGES = flags.DEFINE_bool("allow_changes", False, "Continue a run although the config has changed.")
-DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Connect the processes of a TPU pod or a SLURM job first.")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Connect the processes of a run on several hosts first.")
 
 
 def main(argv: list[str]) -> None:
-    if flags.FLAGS["verbosity"].using_default_value:
+    if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # --verbosity=0 shows what the libraries do
     import diffjax  # here, so that --help answers at once
 
@@ -29,11 +31,15 @@ def main(argv: list[str]) -> None:
         if argv[1:]:
             raise diffjax.InputError(f"unexpected arguments {argv[1:]}; every option starts with --")
         if DISTRIBUTED.value:
-            import jax
-
-            jax.distributed.initialize()
+            diffjax.connect()
         diffjax.cache_compilations()
-        diffjax.train(CONFIG.value.to_dict(), WORKDIR.value, allow_changes=ALLOW_CHANGES.value)
+        try:
+            config = CONFIG.value.to_dict()
+        except OSError as error:  # reported when the config is first used, its last line says why
+            raise diffjax.InputError(
+                f"cannot load the config: {str(error).strip().splitlines()[-1].strip()}"
+            ) from error
+        diffjax.train(config, WORKDIR.value, allow_changes=ALLOW_CHANGES.value)
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -46,5 +52,5 @@ def parse(argv: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.mark_flag_as_required("config")
     app.run(main, flags_parser=parse)

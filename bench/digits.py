@@ -1,7 +1,7 @@
 """How good are the demo's samples?  A judge that has seen real digits only.
 
-label      the share of class-conditional samples that an RBF support vector machine, trained on the training split, takes for
-           what they were asked to be; beside it the judge's own accuracy on held-out real digits
+label      the share of class-conditional samples that an RBF support vector machine, trained on the training split,
+           takes for what they were asked to be; beside it the judge's own accuracy on held-out real digits
 copies     mean distance of a sample to its nearest training digit / the same of held-out real digits; near 0 are copies
 coverage   the share of held-out real digits that have a sample within the radius of their 5th nearest training digit
            (Naeem et al. 2020)
@@ -56,8 +56,7 @@ def main(argv: list[str]) -> None:
     print(
         f"{args.num} samples of {args.workdir}, step {model.step}, seed {args.seed}, {seconds:.1f} s with compilation"
     )
-    print(
-        f"label     {np.mean(judge.predict(samples) == labels):.4f}   (judge on held-out real: {judge.score(test, test_label):.4f})"
-    )
+    accuracy, own = np.mean(judge.predict(samples) == labels), judge.score(test, test_label)
+    print(f"label     {accuracy:.4f}   (judge on held-out real: {own:.4f})")
     print(f"copies    {nearest(samples, train).min(1).mean() / among_real.min(1).mean():.4f}")
     print(f"coverage  {np.mean(nearest(test, samples).min(1) <= radius):.4f}")

@@ -1,4 +1,4 @@
-"""What a sampler costs beyond its network: time a step with a network that costs nothing, and against lone calls with a real one."""
+"""What a sampler costs beyond its network: time a step with a free network, and against lone calls of a real one."""
 
 import time
 
@@ -33,9 +33,8 @@ def main(argv: list[str]) -> None:
             lambda key, ts, r=rule: generate(key, lambda x, t, c: 0.5 * x, r, process=process, ts=ts, like=like)
         )
         timed(run, key, grid(50))
-        print(
-            f"loop {name:15s} {np.median([timed(run, key, grid(50)) for _ in range(ROUNDS)]) / 50 * 1e6:7.1f} us a step, free network"
-        )
+        seconds = np.median([timed(run, key, grid(50)) for _ in range(ROUNDS)]) / 50
+        print(f"loop {name:15s} {seconds * 1e6:7.1f} us a step, free network")
 
     net = functional(
         lambda rngs: unet((32, 32, 3), 0, rngs=rngs, width=32, multipliers=(1, 2), blocks=1, attention=(16,))

@@ -3,7 +3,8 @@
     python train.py --config configs/cifar10.py --workdir runs/cifar10
 
 Data: tensorflow-datasets' cifar10, prepared once as array_record (diffjax/data/tfds.py says how).
-Hardware: the paper used 8 V100 for about two days (200 million images); bfloat16 and --config.mesh.fsdp suit a TPU or GPU host.
+Hardware: the paper used 8 V100 for about two days (200 million images); bfloat16 and --config.mesh.fsdp suit a TPU or
+GPU host.
 Measured: not run here.  The paper reports FID 1.79 with its augmentation pipeline, which this config does not have.
 """
 

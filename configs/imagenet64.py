@@ -14,14 +14,14 @@ from configs import cifar10
 
 def get_config() -> ConfigDict:
     config = cifar10.get_config()
-    config.steps = 610_352  # 2.5 billion images
-    config.batch_size = 4096
-    config.data.dataset = "imagenet_resized/64x64"
-    config.data.heldout = "validation"
-    config.data.flip = False
-    config.net.update(width=192, multipliers=(1, 2, 3, 4), blocks=3, attention=(32, 16, 8), head_width=64, dropout=0.1)
-    config.optimizer.update(learning_rate=1e-4, warmup=2_441)
-    config.ema = 0.99994  # a half-life of 50 million images
-    config.loader.workers = 16
-    config.sampler.steps = 40
+    config.update(
+        steps=610_352,  # 2.5 billion images
+        batch_size=4096,
+        data=dict(dataset="imagenet_resized/64x64", heldout="validation", flip=False),
+        net=dict(width=192, multipliers=(1, 2, 3, 4), blocks=3, attention=(32, 16, 8), head_width=64, dropout=0.1),
+        optimizer=dict(learning_rate=1e-4, warmup=2_441),
+        ema=0.99994,  # a half-life of 50 million images
+        loader=dict(workers=16),
+        sampler=dict(steps=40),
+    )
     return config

@@ -17,6 +17,7 @@ from .model import Model as Model
 from .model import load as load
 from .model import sample_to_folder as sample_to_folder
 from .runs import cache_compilations as cache_compilations
+from .runs import connect as connect
 from .runs import train as train
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ __all__ = [
     "Model",
     "build",
     "cache_compilations",
+    "connect",
     "exit_on_input_error",
     "load",
     "sample_to_folder",

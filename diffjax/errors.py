@@ -15,11 +15,11 @@ class InputError(ValueError):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """The error for a `name` that is not among the `known` names of a `kind`, with the nearest spelling."""
-    known = sorted(known)
+    """The error for a `name` that is not among the `known` names of a `kind` ("solver", "split of digits")."""
+    known, (what, of, whose) = sorted(known), kind.partition(" of ")
     near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ";"
-    return InputError(f"no {kind} '{name}'{hint} known: {', '.join(known)}")
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return InputError(f"no {what} '{name}'{of}{whose}; {hint}known: {', '.join(known) or 'none'}")
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """From a config to functions: the only file that reads a config.
 
-A config is literals; each part names a row of a table and its keywords, dict(name="cosine") or dict(name="unet", width=64).
-`pick` turns a part into the thing it names, `build` a whole config into an Experiment.  Nothing below this file has seen a
-config, and whatever is wrong with one is said here, in a sentence, before anything compiles.
+A config is literals; each part names a row of a table and its keywords, dict(name="cosine") or
+dict(name="unet", width=64).  `pick` turns a part into the thing it names, `build` a whole config into an Experiment.
+Nothing below this file has seen a config, and whatever is wrong with one is said here, in a sentence, before anything
+compiles.
 """
 
 import inspect
@@ -30,12 +31,13 @@ from diffjax.nets import NETS, functional
 from diffjax.training.loop import Rhythm
 from diffjax.training.optimizers import DECAYS, OPTIMIZERS, clipped, warmed
 
-# The parts of a config.  The second group may change between a run and its continuation: it does not touch what is learned.
+# The parts of a config.  The free ones may change between a run and its continuation: what is learned is the same.
 PARTS = (
     "seed", "steps", "batch_size", "data", "schedule", "parameterization", "weight", "times", "process", "net",
     "label_dropout", "optimizer", "ema",
 )  # fmt: skip
 FREE_PARTS = ("every", "keep", "loader", "mesh", "sampler")
+DATA_OPTIONS = ("split", "heldout", "flip", "range")  # beside those of the data set itself
 OPTIONS = {
     "every": Rhythm._fields,
     "keep": ("last", "best"),
@@ -62,8 +64,8 @@ class Experiment(NamedTuple):
 def pick(table: Mapping[str, Callable], kind: str, spec: Mapping[str, Any], /, *args: Any, **bound: Any) -> Any:
     """Call the row of `table` that spec["name"] names with spec's other entries as keywords, beside `args` and `bound`.
 
-    Raises InputError for an unknown name or keyword (with the nearest spelling), a value of the wrong type, and for whatever
-    the row itself refuses.
+    Raises InputError for an unknown name or keyword (with the nearest spelling), a value of the wrong type, and for
+    whatever the row itself refuses.
     """
     if "name" not in spec:
         raise InputError(f"the config's {kind} has no name; choose one of: {', '.join(sorted(table))}")
@@ -74,8 +76,8 @@ def pick(table: Mapping[str, Callable], kind: str, spec: Mapping[str, Any], /, *
     known = [key for key in list(parameters)[len(args) :] if key not in bound]
     for key, value in options.items():
         if key not in known:
-            raise unknown(f"option of {kind} '{name}'", key, known or ["none"])
-        _check_type(f"{kind}.{key}", value, parameters[key].annotation)
+            raise unknown(f"option of {kind} '{name}'", key, known)
+        options[key] = _typed(f"{kind}.{key}", value, parameters[key].annotation)
     try:
         return table[name](*args, **options, **bound)
     except InputError:
@@ -87,19 +89,21 @@ def pick(table: Mapping[str, Callable], kind: str, spec: Mapping[str, Any], /, *
 def build(config: Mapping[str, Any]) -> Experiment:
     """Everything that a config names, checked against each other.  Raises InputError."""
     config = _checked(config)
-    data = dict(config["data"])
-    split, heldout, flip, value_range = data.pop("split"), data.pop("heldout"), data.pop("flip"), data.pop("range")
+    split, heldout = config["data"]["split"], config["data"]["heldout"]
+    data = {key: value for key, value in config["data"].items() if key not in DATA_OPTIONS}
     source = pick(DATASETS, "data", data, split)
     schedule = pick(SCHEDULES, "schedule", config["schedule"])
     if config["parameterization"].get("name") == "eps" and ends_in_pure_noise(schedule):
         raise InputError(
-            f"parameterization 'eps' is ill-posed with schedule '{config['schedule']['name']}', for alpha(1) = 0 and x_0 cannot be "
-            f"read off pure noise; use parameterization 'v', 'x0' or 'velocity', or schedule 'linear'"
+            f"parameterization 'eps' is ill-posed with schedule '{config['schedule']['name']}', for alpha(1) = 0 and "
+            f"x_0 cannot be read off pure noise; use parameterization 'v', 'x0' or 'velocity', or schedule 'linear'"
         )
     process = pick(
         PROCESSES, "process", config["process"], schedule,
-        pick(PARAMETERIZATIONS, "parameterization", config["parameterization"]), pick(WEIGHTS, "weight", config["weight"]),
+        pick(PARAMETERIZATIONS, "parameterization", config["parameterization"]),
+        pick(WEIGHTS, "weight", config["weight"]),
     )  # fmt: skip
+    pick(SOLVERS, "solver", {"name": config["sampler"]["solver"]}, process)  # now, not when the first preview is due
     net = _net(config["net"], source)
     denoise = denoiser(process, net.apply)
     times = pick(TIMES, "times", config["times"], schedule)
@@ -126,9 +130,10 @@ def batches(experiment: Experiment, *, process_index: int, process_count: int) -
 
 
 def sampler(experiment: Experiment, spec: Mapping[str, Any], *, guided: bool) -> Callable:
-    """(params, keys [B], ts [n + 1], labels [B] or None, scale) -> x [B, *S], by the solver that `spec` names; pure, to be compiled.
+    """(params, keys [B], ts [n + 1], labels [B] or None, scale) -> x [B, *S], by the solver that `spec` names.
 
-    Without guidance `scale` is ignored and the network is called on the batch alone, otherwise on twice the batch.
+    It is pure, to be compiled.  Without guidance `scale` is ignored and the network is called on the batch alone,
+    otherwise on twice the batch.
     """
     solver = pick(SOLVERS, "solver", _without_idle_eta(spec), experiment.process)
 
@@ -187,17 +192,14 @@ def _optimizer(spec, steps: int) -> optax.GradientTransformation:
 
 def _checked(config: Mapping[str, Any]) -> dict[str, Any]:
     """A plain copy with every part there and no other, and the numbers in range."""
-    plain = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
+    plain: dict[str, Any] = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
     for key in plain:
         if key not in PARTS + FREE_PARTS:
             raise unknown("config entry", key, PARTS + FREE_PARTS)
     for key in PARTS + FREE_PARTS:
         if key not in plain:
             raise InputError(f"the config has no '{key}'; add it as in configs/digits.py")
-    for key in ("steps", "batch_size"):
-        if not isinstance(plain[key], int) or plain[key] < 1:
-            raise InputError(f"{key} must be a whole number of at least 1; got {plain[key]!r}")
-    for key in ("split", "heldout", "flip", "range"):
+    for key in DATA_OPTIONS:
         if key not in plain["data"]:
             raise InputError(f"the config's data has no '{key}'; add it as in configs/digits.py")
     low, high = plain["data"]["range"]
@@ -212,10 +214,17 @@ def _checked(config: Mapping[str, Any]) -> dict[str, Any]:
                 raise unknown(f"option of {part}", key, known)
             if key not in plain[part]:
                 raise InputError(f"the config's {part} has no '{key}'; add it as in configs/digits.py")
+    numbers = {key: plain[key] for key in ("steps", "batch_size")}
+    numbers |= {f"sampler.{key}": plain["sampler"][key] for key in ("steps", "num")}
+    for key, value in numbers.items():
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"{key} must be a whole number of at least 1; got {value!r}")
     return plain
 
 
-def _check_type(name: str, value: Any, wanted: Any) -> None:
+def _typed(name: str, value: Any, wanted: Any) -> Any:
+    """A value of the annotated type, whole numbers passing for floats; others of a plain type are refused."""
     accepted = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}.get(wanted)
     if accepted and (not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool)):
         raise InputError(f"{name} must be of type {wanted.__name__}; got {value!r}")
+    return float(value) if wanted is float else value

@@ -30,7 +30,10 @@ class Model(NamedTuple):
 
 
 def load(workdir: str | Path, *, raw: bool = False, step: int | None = None) -> Model:
-    """The model of a run: the averaged parameters, or with `raw` the optimizer's own, of the newest good step or of `step`."""
+    """The model of a run, with its averaged parameters, or with `raw` the optimizer's own.
+
+    They are those of the newest good step, or of `step`.  Raises InputError if there are none.
+    """
     workdir = Path(workdir)
     if not (workdir / "config.json").exists():
         raise InputError(
@@ -51,10 +54,10 @@ def load(workdir: str | Path, *, raw: bool = False, step: int | None = None) -> 
 def make_sample(experiment: Experiment) -> Callable:
     """(params, key, n, *, ...) -> float32 [n, *S] in the data range, on the host.
 
-    Labels cycle over the n samples; guidance is a number, or None for none; solver and steps default to the config's; start < 1
-    begins the grid below pure noise; other keywords (eta) go to the solver.  Sample i is a function of (params, key, i): it
-    depends neither on n, nor on `batch`, nor on the devices.  Compiled once for each solver, number of steps and batch size;
-    new params, keys, labels and guidance run the same program.
+    Labels cycle over the n samples; guidance is a number, or None for none; solver and steps default to the config's;
+    start < 1 begins the grid below pure noise; other keywords (eta) go to the solver.  Sample i is a function of
+    (params, key, i): it depends neither on n, nor on `batch`, nor on the devices.  Compiled once for each solver,
+    number of steps and batch size; new params, keys, labels and guidance run the same program.
     """
     mesh = training.make_mesh()
     rows, same = training.batch_sharding(mesh), training.replicated(mesh)
@@ -107,13 +110,13 @@ def _cycled(labels: Sequence[int] | None, n: int, experiment: Experiment, *, gui
 
 
 def sample_to_folder(
-    workdir: str | Path, out: str | Path, *, num: int, labels: Sequence[int] | None, seed: int, step: int | None, raw: bool,
-    singles: bool, **chosen: Any,
+    workdir: str | Path, out: str | Path, *, num: int, labels: Sequence[int] | None, seed: int, step: int | None,
+    raw: bool, singles: bool, **chosen: Any,
 ) -> Path:  # fmt: skip
-    """Sample from the run in `workdir`, write into `out` (see evaluation/samples.py), and return the path of the picture.
+    """Sample from the run in `workdir`, write into `out` (see evaluation/samples.py), return the path of the picture.
 
-    `chosen` are the keywords of `make_sample`; those that are None keep their defaults.  The settings written beside the samples
-    name everything that decides them.
+    `chosen` are the keywords of `make_sample`; those that are None keep their defaults.  The settings written beside
+    the samples name everything that decides them.
     """
     model = load(workdir, raw=raw, step=step)
     chosen = {key: value for key, value in chosen.items() if value is not None}

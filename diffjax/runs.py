@@ -31,11 +31,28 @@ def cache_compilations() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def connect() -> None:
+    """Join the processes of one run, before anything else of jax: on a TPU pod or under SLURM jax finds them by itself,
+    elsewhere JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID name them.
+    """
+    variables = {"num_processes": "JAX_NUM_PROCESSES", "process_id": "JAX_PROCESS_ID"}
+    try:
+        given: dict[str, Any] = {
+            option: int(os.environ[name]) for option, name in variables.items() if name in os.environ
+        }
+        jax.distributed.initialize(**given)
+    except ValueError as error:
+        raise InputError(
+            f"cannot connect the processes of this run: {error}; outside a TPU pod or a SLURM job set "
+            f"JAX_COORDINATOR_ADDRESS, {' and '.join(variables.values())} for each of them"
+        ) from error
+
+
 def train(config: Mapping[str, Any], workdir: str | Path, *, allow_changes: bool = False) -> None:
     """Train as `config` says, in `workdir`; continue what is there already, return at once if it is finished.
 
-    A config that would change a run that is there is refused unless `allow_changes`.  Raises InputError for whatever is wrong with
-    config, data or folder, before anything compiles.
+    A config that would change a run that is there is refused unless `allow_changes`.  Raises InputError for whatever is
+    wrong with config, data or folder, before anything compiles.
     """
     experiment, workdir = build(config), Path(workdir)
     config = experiment.config
@@ -62,9 +79,8 @@ def train(config: Mapping[str, Any], workdir: str | Path, *, allow_changes: bool
             return
         _say(f"data: {data.describe(experiment.source, tuple(config['data']['range']))}")
         size = sum(leaf.size for leaf in jax.tree.leaves(target.params))
-        _say(
-            f"{'starting' if restored is None else 'continuing'} at step {start}: {size:,} parameters, {mesh.size} device(s)"
-        )
+        verb = "starting" if restored is None else "continuing"
+        _say(f"{verb} at step {start}: {size:,} parameters, {mesh.size} device(s)")
         sharding = training.batch_sharding(mesh)
         stream = (training.to_devices(rows, sharding) for rows in data.stream(local, start, **config["loader"]))
         report = training.Report(
@@ -133,7 +149,8 @@ def _mesh(config: Mapping[str, Any]) -> jax.sharding.Mesh:
         raise InputError(str(error)) from None
     if config["batch_size"] % mesh.size:
         raise InputError(
-            f"batch_size={config['batch_size']} does not split over {mesh.size} devices; make it a multiple of {mesh.size}"
+            f"batch_size={config['batch_size']} does not split over {mesh.size} devices; "
+            f"make it a multiple of {mesh.size}"
         )
     return mesh
 

@@ -10,7 +10,7 @@ from .types import Process
 
 
 def denoiser(process: Process, apply: Callable) -> Callable:
-    """(params, xt [B, *S], t [B], cond, *, key=None) -> x0_hat [B, *S]: `Net.apply` and what the process makes of it."""
+    """(params, xt [B, *S], t [B], cond, *, key=None) -> x0_hat [B, *S]: `Net.apply`, as the process reads it."""
 
     def denoise(params, xt, t, cond=None, *, key=None):
         x_in, level = process.prepare(xt, t)

@@ -1,6 +1,6 @@
 """What a network predicts, as four coefficients: x0_hat = skip x_t + out F(scale x_t, level).
 
-Any prediction y = a x_0 + b eps, linear in data and noise, is such a row: eliminate eps with x_t = alpha x_0 + sigma eps.
+Any prediction y = a x_0 + b eps, linear in data and noise, is such a row: eliminate eps by x_t = alpha x_0 + sigma eps.
 Any-to-any conversion goes through x0_hat, so n rows need no n^2 converters.
 
     x0        F = x_0                               Ho et al. 2020
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .schedules import rates
-from .types import Coefficients, Parameterization, Schedule, rows
+from .types import Coefficients, Parameterization, Schedule, Time, rows
 
 
 def x0() -> Parameterization:
@@ -87,7 +87,7 @@ def to_x0(
     raw: Float[Array, "B *S"],
     *,
     xt: Float[Array, "B *S"],
-    t: Float[Array, "B"],
+    t: Time,
 ) -> Float[Array, "B *S"]:
     """x0_hat [B, *S] from a raw prediction."""
     c = parameterization(schedule, t)
@@ -100,7 +100,7 @@ def from_x0(
     x0_hat: Float[Array, "B *S"],
     *,
     xt: Float[Array, "B *S"],
-    t: Float[Array, "B"],
+    t: Time,
 ) -> Float[Array, "B *S"]:
     """The raw prediction [B, *S] that means x0_hat: the inverse of `to_x0`."""
     c = parameterization(schedule, t)

@@ -5,8 +5,8 @@ A trajectory of the probability-flow ODE obeys, in any schedule and any clock,
     dx = x0_hat d(alpha) + eps_hat d(sigma),            eps_hat = (x - alpha x0_hat) / sigma
 
 (Song et al. 2021, eq. 13, written in alpha and sigma).  Euler and Heun integrate it in this form: no rates, no singular
-end.  DDIM's eta adds the noise of the posterior, from none (the ODE) to all of it (the DDPM chain).  Every rule below is
-affine in (x, x0_hat, noise) with coefficients that depend on the grid alone: `plan` makes them, once.
+end.  DDIM's eta adds the noise of the posterior, from none (the ODE) to all of it (the DDPM chain).  Every rule below
+is affine in (x, x0_hat, noise) with coefficients that depend on the grid alone: `plan` makes them, once.
 Here lambda = log(alpha / sigma).
 """
 
@@ -70,7 +70,8 @@ def euler(process: Process) -> Solver:
 def heun(process: Process) -> Solver:
     """Second order on the ODE: the trapezoidal rule in alpha and sigma (Karras et al. 2022, algorithm 1).
 
-    Two calls a step.  At s = 0 the noise is gone and eps_hat with it, so the last step falls back to Euler's, as in the paper.
+    Two calls a step.  At s = 0 the noise is gone and eps_hat with it, so the last step falls back to Euler's, as in the
+    paper.
     """
 
     def step(key, denoise, x, c, memory):
@@ -111,7 +112,8 @@ def dpmpp_2m(process: Process) -> Solver:
     """DPM-Solver++(2M): second order from one call a step and the last x0_hat (Lu et al. 2022b, algorithm 2).
 
     x_s = sigma_s/sigma_t x + (alpha_s - alpha_t sigma_s/sigma_t) (x0_hat + c (x0_hat - last)),
-    with c = h / (2 h_last) in lambda.  The first step has no last one, and a step to s = 0 has h = inf: both are first order, c = 0.
+    with c = h / (2 h_last) in lambda.  The first step has no last one, and a step to s = 0 has h = inf: both are first
+    order, c = 0.
     """
 
     def plan(ts):

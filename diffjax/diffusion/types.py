@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
-Time = Float[Array, "B"]
+Time = Float[Array, ""] | Float[Array, "B"]  # one for all rows, or one for each
 Keys = Key[Array, "..."]  # one key [], or one for each row [B]
 Schedule = Callable[[Array], tuple[Array, Array]]
 Denoise = Callable[[Array, Array, Any], Array]

@@ -1,4 +1,4 @@
-"""The loss on held-out data at fixed noise levels: the same data, levels and noise at every call, so that curves are smooth."""
+"""The loss on held-out data at fixed noise levels: the same data, levels and noise at every call, for smooth curves."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,7 +16,8 @@ LEVELS = (np.arange(8) + 0.5) / 8  # the middles of eight equal parts of [0, 1]
 def make_evaluate(denoise: Callable, process: Process, *, levels: np.ndarray = LEVELS) -> Callable:
     """(params, batches) -> {"heldout_loss": mean over levels, "heldout_loss_t0.06": ..., ...}.
 
-    `denoise` is (params, xt, t, cond) -> x0_hat; a batch holds x [B, *S], mask [B] and maybe label [B], already on its devices.
+    `denoise` is (params, xt, t, cond) -> x0_hat; a batch holds x [B, *S], mask [B] and maybe label [B], already on its
+    devices.
     """
 
     @jax.jit
@@ -24,9 +25,11 @@ def make_evaluate(denoise: Callable, process: Process, *, levels: np.ndarray = L
         x0, mask = batch["x"], batch["mask"]
         key = jax.random.fold_in(jax.random.key(0), number)
 
+        def rule(xt, t, cond):
+            return denoise(params, xt, t, cond)
+
         def at(level):
             t, noise_key = jnp.full(len(x0), level), jax.random.fold_in(key, jnp.round(level * 2**16).astype(int))
-            rule = lambda xt, t, cond: denoise(params, xt, t, cond)  # noqa: E731
             loss = loss_at(noise_key, rule, process, t=t, x0=x0, cond=batch.get("label"))
             return jnp.sum(jnp.where(mask > 0, loss, 0))  # whatever fills up a batch, even if it is not finite
 

@@ -52,8 +52,9 @@ def _grid(pixels: np.ndarray, captions: Sequence[str] | None) -> Image.Image:
 
 def _columns(n: int, captions: Sequence[str] | None) -> int:
     """A column a class where labels cycle through a handful of classes; otherwise near a square."""
-    classes = len(set(captions)) if captions else 0
-    cycle = 4 <= classes <= 20 and all(c == captions[i % classes] for i, c in enumerate(captions or ()))
+    captions = captions or ()
+    classes = len(set(captions))
+    cycle = 4 <= classes <= 20 and all(c == captions[i % classes] for i, c in enumerate(captions))
     return classes if cycle else math.ceil(math.sqrt(n))
 
 

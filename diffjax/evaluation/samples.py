@@ -1,4 +1,9 @@
-"""Samples as files: `samples.npz` (x float32 [N, *S] in the data range, label), `samples.json` (the exact settings), `samples.png`."""
+"""Samples as files.
+
+samples.npz     x float32 [N, *S] in the data range, and label int32 [N] if there are labels
+samples.json    the exact settings
+samples.png     one picture of them all
+"""
 
 import json
 from pathlib import Path
@@ -23,7 +28,9 @@ def write(
     `singles` also writes every sample as a PNG of its own, 00000.png and so on.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {"x": np.asarray(x, np.float32)} | ({} if labels is None else {"label": np.asarray(labels, np.int32)})
+    arrays: dict[str, Any] = {"x": np.asarray(x, np.float32)}
+    if labels is not None:
+        arrays["label"] = np.asarray(labels, np.int32)
     np.savez(folder / "samples.npz", **arrays)
     (folder / "samples.json").write_text(json.dumps(settings, indent=2) + "\n")
     try:

@@ -67,7 +67,7 @@ class ResBlock(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Self-attention over all positions, pre-norm, residual; softmax in float32; heads of `head_width` or a bit more."""
+    """Self-attention over all positions, pre-norm, residual; softmax in float32; heads at least `head_width` wide."""
 
     def __init__(self, channels: int, *, head_width: int, dtype, rngs: nnx.Rngs):
         self.heads = next(h for h in range(max(channels // head_width, 1), 0, -1) if channels % h == 0)

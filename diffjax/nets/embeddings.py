@@ -36,5 +36,5 @@ class Embedding(nnx.Module):
     def __call__(self, level: Float[Array, "B"], label: Int[ArrayLike, "B"] | None) -> Float[Array, "B width"]:
         h = self.out(jax.nn.silu(self.hidden(fourier(level, self.width).astype(self.dtype))))
         if self.classes:
-            h = h + self.label(jnp.full(level.shape, self.classes) if label is None else label)
+            h = h + self.label(jnp.full(level.shape, self.classes) if label is None else jnp.asarray(label))
         return jax.nn.silu(h)

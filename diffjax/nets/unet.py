@@ -18,7 +18,7 @@ from .embeddings import Embedding
 
 
 class Level(nnx.Module):
-    """The residual blocks of one resolution, each followed by attention if the level has it; and the way to the next."""
+    """The residual blocks of one resolution, each followed by attention if the level has it; and the way on."""
 
     def __init__(self, inputs: list[int], outputs: int, *, attend: bool, head_width: int, options: dict, resample=None):
         plain = {k: options[k] for k in ("dtype", "rngs")}
@@ -101,7 +101,7 @@ def unet(
     parameters stay float32.  Raises ValueError if the shape is not (H, W, C) or does not divide by the strides.
     """
     if len(shape) != 3:
-        raise ValueError(f"net 'unet' needs data of shape (H, W, C); got {shape}; for points use net 'mlp'")
+        raise ValueError(f"it needs data of shape (H, W, C); got {shape}; for points use net 'mlp'")
     if min(width, blocks, head_width, *multipliers, len(multipliers)) < 1:
         raise ValueError(
             f"width, blocks, head_width and one or more multipliers must be at least 1; "
@@ -110,7 +110,7 @@ def unet(
     stride = 2 ** (len(multipliers) - 1)
     if shape[0] % stride or shape[1] % stride:
         raise ValueError(
-            f"data of {shape[0]} x {shape[1]} cannot be halved {len(multipliers) - 1} times by net 'unet': both sides "
+            f"data of {shape[0]} x {shape[1]} cannot be halved {len(multipliers) - 1} times: both sides "
             f"must be divisible by {stride}; resize the data or shorten net.multipliers"
         )
     attend = [shape[0] // 2**i in attention for i in range(len(multipliers))]

@@ -3,13 +3,7 @@
 Orbax writes the arrays (in the background, atomically by rename, under any sharding) but returns flipped bytes and
 casts dtypes without a word.  So each checkpoint holds a record, `directory/step/meta/`, in the same atomic rename as
 the arrays, `directory/step/<field>/`: its own SHA-256, the abstract tree, and a fingerprint per leaf taken on the
-device, with which whatever is restored is compared.  With w_i the words of a leaf, i their row-major index, m a
-bijection of 32-bit words, a and b odd, it is
-
-    (sum_i h_i, sum_i m(h_i + b i))  mod 2^32,   h_i = m(w_i ^ a i).
-
-Both sums are bijective in each w_i: one changed word always shows, any other change all but once in 2^64.  Integer
-sums commute: sharding, devices and processes do not matter.
+device, with which whatever is restored is compared.
 """
 
 import contextlib
@@ -22,6 +16,7 @@ import math
 import os
 import shutil
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -31,11 +26,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
-from jaxtyping import Array, PyTree, Shaped, UInt32
-
 from diffjax.errors import InputError
+from jax.experimental import multihost_utils
+from jax.sharding import SingleDeviceSharding
+from jaxtyping import PyTree
+
+from .fingerprints import fingerprint, named
 
 State = PyTree  # a NamedTuple or a dict, of pytrees of arrays
 
@@ -50,62 +46,6 @@ class CheckpointError(InputError):
 
 class CheckpointMismatch(CheckpointError):
     """The checkpoint is of another model than the target: an older step would not help, so there is no fallback."""
-
-
-def fingerprint(tree: PyTree) -> dict[str, str]:
-    """16 hex digits for each leaf path of `tree`; PRNG keys, every dtype JAX stores and any sharding are welcome."""
-    leaves = {path: jnp.asarray(leaf) for path, leaf in _named(tree).items()}
-    sums = jax.device_get([_summed(leaf.sharding)(leaf) for leaf in leaves.values()])
-    return {path: f"{int(first):08x}{int(second):08x}" for path, (first, second) in zip(leaves, sums, strict=True)}
-
-
-@functools.cache
-def _summed(sharding: jax.sharding.Sharding) -> Callable[[Array], tuple[Array, Array]]:
-    # Compiled per shape, not per tree: params, EMA and moments share programs.  Replicated: every process reads it.
-    everywhere = NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else None
-    return jax.jit(_sums, out_shardings=everywhere)
-
-
-def _sums(leaf: Shaped[Array, "..."]) -> tuple[UInt32[Array, ""], UInt32[Array, ""]]:
-    words = _words(leaf)
-    index = jnp.zeros(words.shape, jnp.uint32)
-    for axis in range(words.ndim):  # by axis, not on a flat view: a reshape would gather a sharded leaf
-        stride = math.prod(words.shape[axis + 1 :]) % 2**32
-        index += jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis) * np.uint32(stride)
-    first = _scrambled(words ^ index * np.uint32(0x9E3779B1))
-    second = _scrambled(first + index * np.uint32(0x85EBCA77))
-    # Two sums, each of them all-reduced; one reduction of both would be faster but gathers a sharded leaf.
-    return jnp.sum(first, dtype=jnp.uint32), jnp.sum(second, dtype=jnp.uint32)
-
-
-def _words(leaf: Shaped[Array, "..."]) -> UInt32[Array, "..."]:
-    """The bits of `leaf`, one word per element, two (a last axis) for elements of 64 bits."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
-    if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
-        leaf = jnp.stack([leaf.real, leaf.imag], axis=-1)
-    if leaf.dtype == bool or (jnp.issubdtype(leaf.dtype, jnp.integer) and jnp.iinfo(leaf.dtype).bits < 8):
-        leaf = leaf.astype(jnp.int8)  # these have no bytes of their own to look at
-    unsigned = {1: jnp.uint8, 2: jnp.uint16}.get(leaf.dtype.itemsize, jnp.uint32)
-    return jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
-
-
-def _scrambled(words: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
-    """The finalizer of MurmurHash3: xor-shifts and odd multipliers, each of them a bijection."""
-    words = (words ^ words >> 16) * np.uint32(0x85EBCA6B)
-    words = (words ^ words >> 13) * np.uint32(0xC2B2AE35)
-    return words ^ words >> 16
-
-
-def _named(tree: PyTree) -> dict[str, Any]:
-    """Leaves by path, in tree order; `ema/down/0/kernel` whether 0 is a list index, an int key or a tuple field."""
-    flat = jax.tree_util.tree_leaves_with_path(tree)
-    leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
-    if len(leaves) != len(flat):
-        raise InputError(
-            "two leaves of a state have the same path; rename keys that contain '/' or differ only in type"
-        )
-    return leaves
 
 
 def _fields(state: State) -> dict[str, PyTree]:
@@ -165,6 +105,7 @@ def _forget_reads(error: BaseException) -> BaseException:
         error = first
         traceback.clear_frames(error.__traceback__)
         first = error.__cause__ or error.__context__
+    time.sleep(0.1)  # until they are through: they run in threads of TensorStore
     gc.collect()
     sys.unraisablehook = hook
     return error
@@ -233,7 +174,7 @@ class Checkpoints:
         self.wait()
         if self.read_only:
             raise CheckpointError(step, self.directory, "opened with read_only=True; open it for writing to save")
-        step, leaves = int(step), {path: jnp.asarray(leaf) for path, leaf in _named(_fields(state)).items()}
+        step, leaves = int(step), {path: jnp.asarray(leaf) for path, leaf in named(_fields(state)).items()}
         record = {"meta": meta, "metric": None if metric is None else float(metric), "tree": _abstract(leaves)}
         try:
             record = json.loads(json.dumps(record | {"fingerprint": fingerprint(leaves)}))
@@ -345,7 +286,7 @@ class Checkpoints:
 
     def _load(self, target: State, step: int) -> tuple[State, dict]:
         fields, record = _fields(target), self._record(step)
-        wanted = _named(fields)
+        wanted = named(fields)
         stored = {path: leaf for path, leaf in record["tree"].items() if path.split("/")[0] in fields}
         if difference := _difference(_abstract(wanted), stored):
             cause = f"{difference}; restore it with the configuration it was saved with"

@@ -1,7 +1,7 @@
 """The loop around the compiled step: when to log, evaluate, draw previews, save, and when to stop.
 
-Nothing waits for the device but the log: metrics stay there until they are shown.  A loss or a gradient that is not finite stops
-the run before anything is saved, so the newest checkpoint is always a good one.
+Nothing waits for the device but the log: metrics stay there until they are shown.  A loss or a gradient that is not
+finite stops the run before anything is saved, so the newest checkpoint is always a good one.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Where numbers go: a progress bar, a JSON-lines file, TensorBoard.
 
-`metrics.jsonl` holds one object a line, {"step": ..., name: value}.  What a killed run had written beyond the checkpoint
-it resumes from is cut off first, so that the file of a resumed run reads like that of an uninterrupted one.
+`metrics.jsonl` holds one object a line, {"step": ..., name: value}.  What a killed run had written beyond the
+checkpoint it resumes from is cut off first, so that the file of a resumed run reads like that of an uninterrupted one.
 """
 
 import json

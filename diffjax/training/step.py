@@ -52,8 +52,8 @@ def make_step(loss: Callable, optimizer: optax.GradientTransformation, *, decay:
 def compile_step(step: Callable, init: Callable, mesh: Mesh) -> tuple[Callable, Callable, State]:
     """(jitted init, jitted step, abstract state) over a mesh.
 
-    `init(key) -> State` is compiled too: the state is born sharded.  The abstract state, leaves jax.ShapeDtypeStruct with
-    their shardings, is what a checkpoint is restored onto.
+    `init(key) -> State` is compiled too: the state is born sharded.  The abstract state, leaves jax.ShapeDtypeStruct
+    with their shardings, is what a checkpoint is restored onto.
     """
     abstract = jax.eval_shape(init, jax.random.key(0))
     shardings = state_sharding(mesh, abstract)

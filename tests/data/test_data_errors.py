@@ -36,9 +36,9 @@ def saved(tmp_path):
 
 
 def test_names_that_do_not_exist():
-    with refused("no split of digits 'tset'; did you mean 'test'? known: test, train"):
+    with refused("no split 'tset' of digits; did you mean 'test'? known: test, train"):
         digits("tset")
-    with refused("no law of toy 'moon'; did you mean 'moons'?"):
+    with refused("no law 'moon' of toy; did you mean 'moons'?"):
         toy("train", "moon")
 
 
@@ -76,7 +76,9 @@ def test_a_folder_without_images(tmp_path):
 @pytest.mark.parametrize("kind", ["empty", "text", "cut off"])
 def test_an_image_that_cannot_be_read_is_named(image, kind):
     if kind == "cut off":
-        Image.fromarray(np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)).save(image / "bad.png")
+        Image.fromarray(np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)).save(
+            image / "bad.png"
+        )
     whole = (image / "bad.png").read_bytes() if kind == "cut off" else b"no image" if kind == "text" else b""
     (image / "bad.png").write_bytes(whole[: max(len(whole) // 2, 8)])
     with refused(f"cannot read the image {image}/bad.png"):

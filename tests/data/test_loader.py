@@ -72,11 +72,9 @@ def test_batches_depend_on_step_and_seed(source):
 
 def test_a_stream_can_start_anywhere(source):
     batches = Batches(source, 3, 0)
-    for found, expected in zip(stream(batches, 4), islice(stream(batches, 0), 4, 8), strict=False):
-        assert same(found, expected)
-        if same(found, batches(7)):
-            return
-    raise AssertionError("the stream must come to step 7")
+    late, early = islice(stream(batches, 4), 3), islice(stream(batches, 0), 4, 7)
+    for step, found, expected in zip((4, 5, 6), late, early, strict=True):
+        assert same(found, expected) and same(found, batches(step))
 
 
 def test_threads_read_what_one_reader_reads(source):
@@ -87,7 +85,7 @@ def test_threads_read_what_one_reader_reads(source):
         assert same(batch, batches(step))
 
 
-@pytest.mark.parametrize("row", ["digits", "folder", "tfds"])
+@pytest.mark.parametrize("row", ["digits", "tfds"])
 def test_a_worker_process_reads_what_one_reader_reads(make, row):
     batches = Batches(make(row), 4, 1, flip=True)
     ahead = stream(batches, 3, workers=1, prefetch=2)
@@ -105,7 +103,9 @@ def test_flips_mirror_the_width_of_half_of_the_images():
     mirrored = (flipped == plain[:, :, ::-1]).all(axis=(1, 2, 3))
     assert ((flipped == plain).all(axis=(1, 2, 3)) | mirrored).all()
     assert 0.4 < mirrored.mean() < 0.6
-    assert (Batches(digits("train"), 500, 0, flip=True)(2)["label"] == Batches(digits("train"), 500, 0)(2)["label"]).all()
+    assert (
+        Batches(digits("train"), 500, 0, flip=True)(2)["label"] == Batches(digits("train"), 500, 0)(2)["label"]
+    ).all()
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**31])

@@ -1,6 +1,5 @@
 """The held-out loss: the mean over real rows and fixed levels, the same at every call."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest

@@ -52,8 +52,8 @@ def test_the_grid_is_the_samples(n, height, width, channels, columns):
 
 @pytest.mark.parametrize(
     "labels, columns",
-    [(np.arange(12) % 4, 4), (np.arange(30) % 10, 10), (np.arange(9) % 3, 3), (np.array([0, 1, 2, 3, 3, 2, 1, 0, 9]), 3),
-     (np.arange(50) % 25, 8)],
+    [(np.arange(12) % 4, 4), (np.arange(30) % 10, 10), (np.arange(9) % 3, 3), (np.arange(50) % 25, 8),
+     (np.array([0, 1, 2, 3, 3, 2, 1, 0, 9]), 3)],
 )  # fmt: skip
 def test_cycling_labels_get_a_column_each(labels, columns):
     x = samples(len(labels), seed=1)

@@ -1,0 +1,57 @@
+"""Running the scripts as a user does: another process, one device, the suite's compilation cache."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CACHE = ROOT / ".cache" / "jax"
+TOY = ["train.py", "--config", "configs/toy_moons.py"]
+
+
+def environment(devices: int = 1) -> dict[str, str]:
+    return os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_COMPILATION_CACHE_DIR": str(CACHE),
+    }
+
+
+def start(*arguments: object, devices: int = 1, **more: str) -> subprocess.Popen:
+    command = [sys.executable, *map(str, arguments)]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, env=environment(devices) | more, **pipes)
+
+
+def run(*arguments: object, devices: int = 1) -> tuple[int, str, str]:
+    """(exit status, stdout, stderr)"""
+    process = start(*arguments, devices=devices)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def refused(*arguments: object, devices: int = 1) -> str:
+    """The one sentence with which a command refuses: status 2, no traceback."""
+    status, out, err = run(*arguments, devices=devices)
+    assert status == 2 and "Traceback" not in err, err
+    (sentence,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    return sentence
+
+
+def interrupt(
+    workdir: Path, number: signal.Signals, *arguments: object, after: str = "metrics.jsonl"
+) -> tuple[int, str]:
+    """Start training, send a signal once the run has written `after` into its workdir; (exit status, output)."""
+    process = start(*arguments, "--workdir", workdir)
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and process.poll() is None:
+        path = workdir / after
+        if path.exists() and (path.is_dir() or path.stat().st_size):
+            process.send_signal(number)
+            break
+        time.sleep(0.02)
+    out, err = process.communicate(timeout=200)
+    return process.returncode, out + err

@@ -1,0 +1,142 @@
+"""Sampling from a model: rows, devices, compilations."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffjax.errors import InputError
+from diffjax.experiment import build, sampler
+from diffjax.model import make_sample
+from diffjax.training import batch_sharding, make_mesh, replicated
+from tests.test_experiment import config
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    return build(config(net=dict(name="mlp", width=16, depth=2), sampler=dict(solver="ancestral", steps=4, num=8)))
+
+
+@pytest.fixture(scope="module")
+def params(experiment):
+    """Random, so that labels matter: the last layer starts at zero."""
+    leaves, tree = jax.tree.flatten(experiment.net.init(jax.random.key(0)))
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    return jax.tree.unflatten(
+        tree, [a + 0.2 * jax.random.normal(k, a.shape) for a, k in zip(leaves, keys, strict=True)]
+    )
+
+
+@pytest.fixture(scope="module")
+def draw(experiment, params):
+    sample = make_sample(experiment)
+    return lambda seed, n, **options: sample(params, jax.random.key(seed), n, **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"guidance": 2.0}, {"solver": "dpmpp_2m"}])
+def test_a_sample_depends_on_its_key_and_number_alone(draw, options):
+    labels = [0, 1, 1]
+    whole = draw(3, 20, labels=labels, **options)
+    np.testing.assert_allclose(draw(3, 5, labels=labels, **options), whole[:5], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(draw(3, 20, labels=labels, batch=8, **options), whole, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(draw(4, 20, labels=labels, **options), whole)
+    assert whole.dtype == np.float32 and whole.shape == (20, 2) and len(np.unique(whole)) == 40
+
+
+def test_one_device_draws_what_eight_do(experiment, params, draw):
+    run = jax.jit(sampler(experiment, dict(name="ancestral"), guided=False))
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(3), i))(jnp.arange(8))
+    ts, labels = jnp.linspace(1, 0, 5), jnp.asarray([0, 1] * 4, jnp.int32)
+    one = run(params, keys, ts, labels, jnp.float32(1))
+    assert len(one.sharding.device_set) == 1 and jax.device_count() == 8
+    np.testing.assert_allclose(draw(3, 8, labels=[0, 1]), one, rtol=1e-5, atol=1e-6)
+
+
+def test_labels_cycle_and_matter(draw):
+    both, ones = draw(0, 6, labels=[0, 1]), draw(0, 6, labels=[1])
+    np.testing.assert_allclose(both[1::2], ones[1::2], rtol=1e-5, atol=1e-6)
+    assert not np.allclose(both[::2], ones[::2])
+
+
+def test_scale_one_is_no_guidance_and_others_matter(draw):
+    plain = draw(0, 8, labels=[0, 1])
+    np.testing.assert_allclose(draw(0, 8, labels=[0, 1], guidance=1.0), plain, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(draw(0, 8, labels=[0, 1], guidance=3.0), plain, atol=1e-2)
+
+
+def test_seed_labels_and_guidance_compile_nothing(experiment, params):
+    traces = []
+
+    def counting(*arguments, **options):
+        traces.append(1)
+        return experiment.denoise(*arguments, **options)
+
+    sample = make_sample(experiment._replace(denoise=counting))
+
+    def draw(seed, **options):
+        return sample(params, jax.random.key(seed), 8, **options)
+
+    draw(0, labels=[0])
+    once = len(traces)
+    draw(1, labels=[1])
+    draw(2, labels=[0, 1])
+    assert len(traces) == once <= 2  # a scan traces its body once or twice
+    draw(0, labels=[0], guidance=2.0)
+    guided = len(traces) - once
+    draw(1, labels=[1], guidance=0.5)
+    draw(2, labels=[0, 1], guidance=7.0)
+    assert len(traces) - once == guided <= 2
+
+
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("solver", ["ancestral", "dpmpp_2m", "heun"])
+def test_a_batch_sharded_sampler_exchanges_nothing(experiment, params, solver, guided):
+    mesh = make_mesh()
+    rows, same = batch_sharding(mesh), replicated(mesh)
+    run = jax.jit(
+        sampler(experiment, dict(name=solver), guided=guided),
+        in_shardings=(None, rows, same, rows, same),
+        out_shardings=rows,
+    )
+    keys = jax.random.split(jax.random.key(0), 16)
+    arguments = (params, keys, jnp.linspace(1, 0, 5), jnp.zeros(16, jnp.int32), jnp.float32(2))
+    program = run.lower(*arguments).compile().as_text()
+    assert not re.findall(r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter", program)
+    assert "f32[2,2]" in program or "f32[4,2]" in program  # rows of one device only
+
+
+def test_a_program_does_not_grow_with_its_steps(experiment, params):
+    def length(steps):
+        run = jax.jit(sampler(experiment, dict(name="ancestral"), guided=False))
+        ts = jax.ShapeDtypeStruct((steps + 1,), jnp.float32)
+        keys = jax.random.split(jax.random.key(0), 8)
+        return len(run.lower(params, keys, ts, jnp.zeros(8, jnp.int32), jnp.float32(1)).as_text())
+
+    assert length(1000) <= 1.01 * length(10)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(labels=[0, 2]), "labels must be whole numbers in 0..1; got \\[0, 2\\]"),
+        (dict(labels=[-1]), "labels must be"),
+        (dict(labels=[0.5]), "labels must be"),
+        (dict(steps=0), "steps must be at least 1; got 0"),
+        (dict(start=1.5), "within \\[0, 1\\]"),
+        (dict(guidance=2.0), "guidance needs labels"),
+        (dict(solver="heum"), "did you mean 'heun'"),
+    ],
+)
+def test_bad_requests(draw, options, words):
+    with pytest.raises(InputError, match=words):
+        draw(0, 4, **options)
+
+
+def test_no_samples_no_null_class(draw, params):
+    with pytest.raises(InputError, match="at least 1; got 0"):
+        draw(0, 0)
+    without = build(config(net=dict(name="mlp", width=16, depth=2), label_dropout=0.0))
+    with pytest.raises(InputError, match="label_dropout > 0"):
+        make_sample(without)(params, jax.random.key(0), 4, labels=[0], guidance=2.0)

@@ -1,0 +1,69 @@
+"""Training on files: an image that cannot be read stops the run with its name, and nothing is lost."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import diffjax
+from configs import digits
+from diffjax.errors import InputError
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two classes of eight pictures each, and a small config for them."""
+    rng = np.random.default_rng(0)
+    for name in ("cats", "dogs"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(8):
+            pixels = rng.integers(0, 255, (10, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i}.png")
+    config = digits.get_config().to_dict()
+    config["data"] = dict(
+        name="folder", path=str(tmp_path / "data"), size=8, split="train", heldout="", flip=True, range=(-1.0, 1.0)
+    )
+    config["net"] |= dict(width=8, attention=())
+    config |= dict(batch_size=8, steps=4, sampler=dict(solver="ddim", steps=2, num=8))
+    config["every"] = dict(log=1, evaluate=0, checkpoint=1, preview=4)
+    return config
+
+
+def test_images_train_and_sample(pictures, tmp_path, capsys):
+    diffjax.train(pictures, tmp_path / "run")
+    assert "16 images of 8 x 8 x 3, 2 classes, values 0..255 as -1..1" in capsys.readouterr().out
+    path = diffjax.sample_to_folder(
+        tmp_path / "run", tmp_path / "out", num=3, labels=[1], seed=0, step=None, raw=False, singles=True
+    )
+    assert path.name == "samples.png"
+    assert sorted(p.name for p in path.parent.glob("0*.png")) == ["00000.png", "00001.png", "00002.png"]
+    assert Image.open(path.parent / "00000.png").size == (8, 8)
+
+
+def test_an_unreadable_image_is_named(pictures, tmp_path):
+    (tmp_path / "data" / "dogs" / "3.png").write_bytes(b"not a picture")
+    with pytest.raises(InputError, match="3.png"):
+        diffjax.train(pictures, tmp_path / "run")
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_missing_or_empty_folder(pictures, tmp_path, missing):
+    pictures["data"]["path"] = str(tmp_path / "nowhere")
+    if not missing:
+        (tmp_path / "nowhere").mkdir()
+    with pytest.raises(InputError, match="there (is|are) no .*nowhere"):
+        diffjax.train(pictures, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_data_is_another_run(pictures, tmp_path):
+    diffjax.train(pictures, tmp_path / "run")
+    Image.new("RGB", (8, 8)).save(tmp_path / "data" / "cats" / "new.png")
+    with pytest.raises(InputError, match="data.size: 16 -> 17"):
+        diffjax.train(pictures, tmp_path / "run")
+
+
+def test_checkpoints_without_a_config_are_not_overwritten(pictures, tmp_path):
+    diffjax.train(pictures, tmp_path / "run")
+    (tmp_path / "run" / "config.json").unlink()
+    with pytest.raises(InputError, match="holds checkpoints but no config.json"):
+        diffjax.train(pictures, tmp_path / "run")
