@@ -6,6 +6,7 @@ workdir/metrics.jsonl     numbers; the same in tensorboard/
 workdir/previews/         samples drawn on the way
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -69,7 +70,7 @@ def train(config: Mapping[str, Any], workdir: str | Path, *, allow_changes: bool
         training.open_checkpoints(
             workdir / "checkpoints", keep_last=keep["last"], keep_best=keep["best"]
         ) as checkpoints,
-        training.interruptible() as interrupted,
+        _interruptible() as interrupted,
     ):
         restored = checkpoints.restore(target)
         state = init(jax.random.key(config["seed"])) if restored is None else restored[0]
@@ -136,6 +137,11 @@ def _actions(
         return interrupted()
 
     return training.Actions(judge, preview, save, stop)
+
+
+def _interruptible() -> contextlib.AbstractContextManager[Callable[[], bool]]:
+    """Our own handling of signals in a run of one process; with several, jax passes SIGTERM around (see `stop` above)."""
+    return training.interruptible() if jax.process_count() == 1 else contextlib.nullcontext(lambda: False)
 
 
 def _drawable(x: np.ndarray) -> bool:

@@ -1,25 +1,22 @@
-"""Handwritten digits that come with scikit-learn: 1797 grey images of 8 x 8, small enough to train on in a minute.
-
-Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, 1998.
-"""
+"""Handwritten digits: the 1,797 scans, 8 x 8, that scikit-learn ships (Alpaydin & Kaynak 1998)."""
 
 import numpy as np
 
-from diffjax.data.source import Source, from_arrays
 from diffjax.errors import unknown
+
+from .source import Source, from_arrays
 
 HELD_OUT = 300
 
 
 def digits(split: str) -> Source:
-    """Handwritten digits, uint8 0..16 [8, 8, 1], 10 classes: 1497 in "train", a fixed random 300 in "test"."""
-    from sklearn.datasets import load_digits  # heavy
+    """1,497 scans to train on ("train"), and the same 300 always held out ("test"); values 0..16, ten classes."""
+    from sklearn.datasets import load_digits
 
     if split not in ("train", "test"):
         raise unknown("split of digits", split, ("train", "test"))
-    bunch = load_digits()
-    # Neighbours in the file are by the same writer, so the held-out images are drawn from all over it.
-    shuffled = np.random.Generator(np.random.Philox(key=0)).permutation(len(bunch.target))
-    rows = shuffled[:HELD_OUT] if split == "test" else shuffled[HELD_OUT:]
-    x = bunch.images[rows].astype(np.uint8)[..., None]
-    return from_arrays(x, bunch.target[rows], 10, low=0, high=16, unit="images")
+    x, label = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(x))
+    chosen = order[:HELD_OUT] if split == "test" else order[HELD_OUT:]
+    scans = x[chosen].astype(np.uint8).reshape(-1, 8, 8, 1)
+    return from_arrays(scans, label[chosen].astype(np.int32), classes=10, low=0.0, high=16.0, unit="images")

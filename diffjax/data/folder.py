@@ -1,73 +1,55 @@
-"""Image files in class folders, PATH/<class>/<any>.png, or directly in PATH when there are no classes.
+"""Images in folders: path/<class>/<any name>.png, or all in one folder without classes."""
 
-Only names are listed at the start; files are opened when they are read, so a folder may be larger than memory.
-"""
-
-import functools
-import os
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-from diffjax.data.pictures import MODES, decode, fit
-from diffjax.data.source import Examples, Source, locate
 from diffjax.errors import InputError
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+from . import pictures
+from .source import Batch, Source
+from .splits import located
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
-def folder(split: str, *, path: str, size: int, channels: int = 3) -> Source:
-    """Images under `path`, cut to the centre square and resized to [size, size, channels] uint8.
+class Files(NamedTuple):
+    """Reading images one by one, when they are asked for."""
 
-    "{split}" in `path` stands for the split.  The label is the place of the class folder in alphabetical order.
+    paths: tuple[str, ...]
+    label: np.ndarray | None
+    size: int
+    channels: int
 
-    Raises:
-      InputError: for a folder that is missing, empty, or has images both in and beside class folders; when reading, for a
-        file that is no image.
+    def __call__(self, indices: Int[np.ndarray, "n"]) -> Batch:
+        x = np.stack([pictures.read(self.paths[i], size=self.size, channels=self.channels) for i in indices])
+        return {"x": x} if self.label is None else {"x": x, "label": self.label[indices]}
+
+
+def folder(split: str, *, path: str, size: int, channels: int = 3, labels: bool = True) -> Source:
+    """Every image under a folder, resized and cropped to size x size; its class is the name of the folder it lies in.
+
+    A path with "{split}" in it names a folder for each split.  Classes are numbered in the order of their names, so
+    every split has the same ones, if need be empty.
     """
-    path = os.path.expanduser(locate(path, split))
-    if channels not in MODES or size < 1:
-        raise InputError(f"folder got size {size} and channels {channels}; set size to 1 or more, channels to 1 or 3")
-    if not os.path.isdir(path):
-        raise InputError(f"there is no folder '{path}'; set path to a folder of images or of class folders")
-    files, names = _images(path), _folders(path)
-    classed = [_images(os.path.join(path, name)) for name in names]
-    if files and any(classed):
-        raise InputError(f"'{path}' has images both in class folders and beside them; move them all to either place")
-    if not files and not any(classed):
-        raise InputError(f"'{path}' has no images in it or in its class folders; known endings: {', '.join(SUFFIXES)}")
-    if files:
-        names, classed = [], [files]
-    for name, members in zip(names, classed, strict=False):
-        if not members:
-            raise InputError(f"the class folder '{os.path.join(path, name)}' has no images; fill it or remove it")
-    label = np.repeat(np.arange(len(classed), dtype=np.int32), [len(members) for members in classed])
-    files = [file for members in classed for file in members]
-    return Source(
-        read=functools.partial(_read, files, label if names else None, (size, channels)),
-        size=len(files),
-        shape=(size, size, channels),
-        classes=len(names),
-        low=0,
-        high=255,
-        unit="images",
-        in_memory=False,
-        names=tuple(names),
-    )
+    if size < 1 or channels not in (1, 3):
+        raise InputError(f"images need a size of at least 1 and 1 or 3 channels; got size={size}, channels={channels}")
+    root = located(path, split)
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder; data 'folder' expects one folder for each class in it")
+    classes = sorted(child.name for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
+    files = [(file, number) for number, name in enumerate(classes) for file in _images(root / name)]
+    if not classes:
+        files = [(file, 0) for file in _images(root)]
+    if not files:
+        raise InputError(f"there are no images in {root}; expected {root}/<class>/*.png (or {', '.join(SUFFIXES[1:])})")
+    label = np.asarray([number for _, number in files], np.int32) if labels and classes else None
+    read = Files(tuple(str(file) for file, _ in files), label, size, channels)
+    shape, count = (size, size, channels), 0 if label is None else len(classes)
+    return Source(read, len(files), shape, count, low=0.0, high=255.0, unit="images", in_memory=False)
 
 
-def _read(files: list[str], label: np.ndarray | None, form: tuple[int, int], indices: Int[np.ndarray, "n"]) -> Examples:
-    size, channels = form
-    x = np.empty((len(indices), size, size, channels), np.uint8)
-    for row, index in enumerate(indices):
-        x[row] = fit(decode(files[index], channels, files[index]), size)
-    return {"x": x} if label is None else {"x": x, "label": label[indices]}
-
-
-def _folders(path: str) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _images(path: str) -> list[str]:
-    names = (entry.name for entry in os.scandir(path) if not entry.name.startswith("."))
-    return [os.path.join(path, name) for name in sorted(names) if name.lower().endswith(SUFFIXES)]
+def _images(root: Path) -> list[Path]:
+    return sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES)

@@ -1,75 +1,61 @@
-"""Batches as a pure function of the step.
+"""From a source to batches: order, share of this process, flips, value range, prefetching.
 
-Examples have global positions 0, 1, 2, ... over all epochs.  Epoch e = position // size has its own permutation, a function
-of (seed, e) alone; step k is the positions [k B, (k + 1) B); process p of P reads the p-th of P equal parts of them.  So a
-run resumes at any step with no state but the step, and the global batch does not depend on the number of processes, threads
-or workers that read it.
+The batch of step k is a pure function of (seed, k).  Global position p = k * batch_size + i falls into epoch p // size,
+and every epoch has a permutation of its own; so the data position of a run is its step, and a run resumes on any number
+of processes.
 """
 
-import functools
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Int
 
-from diffjax.data.source import Source
 from diffjax.errors import InputError
 
-Batch = dict[str, np.ndarray]
-FLIPS = 2**64 - 1  # second half of the key that draws flips; permutations have the epoch there
+from .source import Batch, Source
 
 
-@functools.lru_cache(maxsize=4)  # two epochs, where one ends, of a training and of another loader
+@lru_cache(maxsize=2)  # a batch may straddle two epochs; 8 bytes an example each
 def _permutation(size: int, seed: int, epoch: int) -> Int[np.ndarray, "size"]:
-    generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-    permutation = generator.permutation(size)
-    permutation.flags.writeable = False
-    return permutation
+    return np.random.default_rng([seed, epoch]).permutation(size)
 
 
-def order(size: int, seed: int, positions: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
-    """The indices of the examples at global positions: every epoch of `size` positions is a permutation of its own."""
-    epochs, places = np.divmod(positions, size)
-    indices = np.empty_like(places)
+def order(positions: Int[np.ndarray, "n"], size: int, seed: int) -> Int[np.ndarray, "n"]:
+    """Global positions 0, 1, 2, ... over all epochs -> indices into `size` examples; an epoch visits each once."""
+    epochs = positions // size
+    indices = np.empty_like(positions)
     for epoch in np.unique(epochs):
         here = epochs == epoch
-        indices[here] = _permutation(size, seed, int(epoch))[places[here]]
+        indices[here] = _permutation(size, seed, int(epoch))[positions[here] % size]
     return indices
 
 
-def coins(seed: int, first: int, n: int) -> Bool[np.ndarray, "n"]:
-    """A fair coin for each of the positions first .. first + n - 1: one block of four words of the generator each."""
-    return np.random.Philox(key=[seed, FLIPS], counter=first).random_raw(4 * n)[::4] >> np.uint64(63) == 1
+def coins(positions: Int[np.ndarray, "n"], seed: int) -> Bool[np.ndarray, "n"]:
+    """A fair coin for every global position: (seed, position) mixed up, whichever process asks (Steele et al. 2014)."""
+    z = positions.astype(np.uint64) + np.uint64(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (z >> np.uint64(63)).astype(bool)
 
 
-def rescale(x: Num[np.ndarray, "n *S"], source: Source, value_range: tuple[float, float]) -> Float[np.ndarray, "n *S"]:
-    """Stored values as float32, the range of the source mapped linearly to `value_range`, end points exactly."""
+def scaled(x: np.ndarray, source: Source, value_range: tuple[float, float]) -> np.ndarray:
+    """Stored values -> float32 in value_range; as they are if the source declares no range."""
     x = x.astype(np.float32)
-    if source.low is None:
+    if source.low is None or source.high is None:
         return x
     low, high = value_range
-    x -= np.float32(source.low)
-    x /= np.float32(source.high - source.low)
-    x *= np.float32(high - low)
-    x += np.float32(low)
-    return x
+    return np.float32(low) + (x - np.float32(source.low)) * np.float32((high - low) / (source.high - source.low))
 
 
 @dataclass(frozen=True)
 class Batches:
-    """step -> {"x": float32 [b, *S], "label": int32 [b] if there are classes}: this process's rows, b = B / processes.
-
-    `flip` mirrors each image left to right with probability 1/2, a function of (seed, position) alone.
-
-    Raises:
-      InputError: for a batch size that is not a positive multiple of the processes, an empty source, a negative seed, an
-        empty value range, or flips of what is not an image [H, W, C].
-    """
+    """step -> this process's rows of the batch: x float32 [b, *S], label int32 [b]; can be pickled."""
 
     source: Source
-    batch_size: int
+    batch_size: int  # of all processes together
     seed: int
     flip: bool = False
     value_range: tuple[float, float] = (-1.0, 1.0)
@@ -77,119 +63,77 @@ class Batches:
     process_count: int = 1
 
     def __post_init__(self):
-        _check(self.source, self.batch_size, self.value_range)
-        if not 0 <= self.process_index < self.process_count:
-            raise InputError(f"process {self.process_index} of {self.process_count} does not exist; count from 0")
-        if self.batch_size % self.process_count:
+        if self.seed < 0:
+            raise InputError(f"the seed must be at least 0; got {self.seed}")
+        if self.batch_size < 1 or self.batch_size % self.process_count:
             raise InputError(
-                f"batch_size {self.batch_size} does not divide among {self.process_count} processes; make it a multiple"
+                f"batch_size={self.batch_size} does not split over {self.process_count} processes; make it a multiple"
             )
-        if not 0 <= self.seed < 2**64:
-            raise InputError(f"the seed is {self.seed}; set it from 0 to 2**64 - 1")
         if self.flip and len(self.source.shape) != 3:
             raise InputError(
-                f"flip needs images [H, W, C], not examples of shape {self.source.shape}; set flip to False"
+                f"data.flip mirrors images (H, W, C); the data is of shape {self.source.shape}: set it to False"
             )
 
     def __call__(self, step: int) -> Batch:
         rows = self.batch_size // self.process_count
         first = int(step) * self.batch_size + self.process_index * rows
-        batch = self.source.read(order(self.source.size, self.seed, np.arange(first, first + rows)))
-        x = rescale(batch["x"], self.source, self.value_range)
+        positions = np.arange(first, first + rows, dtype=np.int64)
+        batch = self.source.read(order(positions, self.source.size, self.seed))
+        x = scaled(batch["x"], self.source, self.value_range)
         if self.flip:
-            mirrored = coins(self.seed, first, rows)
-            x[mirrored] = x[mirrored, :, ::-1]
+            mirrored = coins(positions, self.seed)
+            x[mirrored] = x[mirrored][:, :, ::-1]
         return batch | {"x": x}
 
 
 def stream(batches: Batches, start: int, *, workers: int = 0, threads: int = 2, prefetch: int = 8) -> Iterator[Batch]:
-    """The batches of steps start, start + 1, ... without end, the same however they are read.
+    """The batches of steps start, start + 1, ... without end, the same whoever reads them.
 
-    A source on disk is read ahead, up to `prefetch` batches, by `threads` threads in each of `workers` processes (0: this
-    process).  With workers, the script must guard its start by `if __name__ == "__main__"`, as for any process pool.
-
-    Raises:
-      InputError: for counts that make no sense; at the step that meets it, what `batches` raises.
+    In-memory sources are read in place; others ahead of time by `threads`, or by as many `workers` processes.
     """
-    if start < 0 or workers < 0 or threads < 1 or prefetch < 1:
+    if workers < 0 or threads < 1 or prefetch < 1:
         raise InputError(
-            f"cannot stream from step {start} with {workers} workers, {threads} threads and {prefetch} batches ahead;"
-            " set start and workers to 0 or more, threads and prefetch to 1 or more"
+            f"loader needs workers >= 0, threads >= 1, prefetch >= 1; got {workers}, {threads}, {prefetch}"
         )
-    if batches.source.in_memory and workers == 0:
-        return map(batches, _steps(start))
-    return _read_ahead(batches, start, (workers, threads, prefetch))
+    if batches.source.in_memory and not workers:
+        return map(batches, count(start))
+    return _ahead(batches, start, workers, threads, prefetch)
 
 
-def _steps(start: int) -> Iterator[int]:
-    return iter(range(start, sys.maxsize))
-
-
-def _read_ahead(batches: Callable[[int], Batch], start: int, counts: tuple[int, int, int]) -> Iterator[Batch]:
-    import grain  # heavy
+def _ahead(batches, start, workers, threads, prefetch):
+    import grain
     from absl import flags
 
-    workers, threads, prefetch = counts
-    steps = grain.MapDataset.range(start, 2**40)
-    reads = steps.map(functools.partial(_attempt, batches)).to_iter_dataset(
-        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
-    )
+    if not flags.FLAGS.is_parsed():  # grain's worker processes look at flags, which notebooks and tests never parse
+        flags.FLAGS.mark_as_parsed()
+    steps = grain.MapDataset.range(start, 2**62).map(batches)
+    dataset = steps.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch))
     if workers:
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # grain reads its flags when it starts workers, also in a notebook
-        reads = reads.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    iterator = iter(reads)
-    try:
-        for batch in iterator:
-            if "error" in batch:
-                raise batch["error"]
-            yield batch
-    finally:
-        iterator.close()
+        dataset = dataset.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=prefetch)
+        )
+    iterator = iter(dataset)
+    while True:
+        try:
+            batch = next(iterator)
+        except Exception as error:
+            if (cause := _cause(error)) is not None:
+                raise cause from None
+            raise
+        yield batch
 
 
-def _attempt(batches: Callable[[int], Batch], step: int) -> dict:
-    """An error travels as a value, or a worker would turn its sentence into a traceback."""
-    try:
-        return batches(step)
-    except InputError as error:
-        return {"error": error}
+def _cause(error: BaseException | None) -> InputError | None:
+    """The InputError that grain has wrapped, if there is one."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
-def heldout(
-    source: Source,
-    batch_size: int,
-    *,
-    limit: int | None = None,
-    value_range: tuple[float, float] = (-1.0, 1.0),
-) -> Iterator[Batch]:
-    """One pass in a fixed order, for evaluation: batches of equal size with "mask" float32 [batch_size] (0: padding).
-
-    The last batch is filled up by repeating its examples.  `limit` takes that many examples, evenly spaced, because sources
-    are often sorted by class.
-
-    Raises:
-      InputError: for a batch size or limit below 1, an empty source or an empty value range.
-    """
-    _check(source, batch_size, value_range)
-    if limit is not None and limit < 1:
-        raise InputError(f"the limit of held-out examples is {limit}; set it to 1 or more, or leave it out")
-    n = source.size if limit is None else min(limit, source.size)
-    indices = np.arange(n) * source.size // n
-    chunks = (indices[first : first + batch_size] for first in range(0, n, batch_size))
-    return (_padded(source, chunk, batch_size, value_range) for chunk in chunks)
-
-
-def _padded(source: Source, chunk: Int[np.ndarray, "n"], batch_size: int, value_range: tuple[float, float]) -> Batch:
-    batch = source.read(np.resize(chunk, batch_size))
-    mask = (np.arange(batch_size) < len(chunk)).astype(np.float32)
-    return batch | {"x": rescale(batch["x"], source, value_range), "mask": mask}
-
-
-def _check(source: Source, batch_size: int, value_range: tuple[float, float]) -> None:
-    if source.size < 1:
-        raise InputError("the data set is empty; choose a split with at least one example")
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; set it to 1 or more")
-    if not value_range[0] < value_range[1]:
-        raise InputError(f"value_range is {tuple(value_range)}; set its first number below its second")
+def heldout(source: Source, batch_size: int, *, value_range: tuple[float, float]) -> Iterator[Batch]:
+    """A whole source in order, with mask float32 [b]: 1 for examples, 0 for what fills up the last batch."""
+    for first in range(0, source.size, batch_size):
+        positions = np.arange(first, first + batch_size)
+        batch = source.read(np.minimum(positions, source.size - 1))
+        mask = (positions < source.size).astype(np.float32)
+        yield batch | {"x": scaled(batch["x"], source, value_range), "mask": mask}

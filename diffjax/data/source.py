@@ -1,81 +1,67 @@
-"""The noun of this room: a finite, index-addressed data set.
+"""The noun of this room: a finite data set that is addressed by index."""
 
-A Source answers one question, "what are the examples at these indices?", with values as they are stored.  Order, batches,
-scaling and augmentation belong to the loader, so that a row of the table of data sets only has to know where its examples
-are.  `read` must be picklable (a `functools.partial` of a module function), because worker processes receive a copy.
-"""
-
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Num, Shaped
+from jaxtyping import Int
 
 from diffjax.errors import InputError
 
-Examples = dict[str, Shaped[np.ndarray, "n ..."]]
+Batch = dict[str, np.ndarray]
 
 
 class Source(NamedTuple):
-    """A data set of `size` examples of `shape` [*S]; images are [H, W, C]."""
+    """A data set.  `read` takes indices [n] and returns x [n, *S] as stored and, if there are classes, label int32 [n].
 
-    read: Callable[[Int[np.ndarray, "n"]], Examples]  # {"x": [n, *S] as stored, "label": int32 [n] if classes > 0}
-    size: int
-    shape: tuple[int, ...]
-    classes: int  # labels are 0 .. classes - 1; 0 classes: no labels
-    low: float | None  # the range of the stored values; None: they are used as they are
-    high: float | None
-    unit: str  # "images" or "points"
-    in_memory: bool  # reading costs a copy, nothing else
-    names: tuple[str, ...] = ()  # of the classes, where known
-
-
-def describe(source: Source, value_range: tuple[float, float] = (-1.0, 1.0)) -> str:
-    """One line for a log: how many examples, their shape, their classes and their range, stored and as trained on."""
-    shape = "x".join(map(str, source.shape)) or "scalar"
-    classes = f"{source.classes} classes" if source.classes else "no labels"
-    values = "values as stored"
-    if source.low is not None:
-        values = f"values {source.low:g}..{source.high:g} as {value_range[0]:g}..{value_range[1]:g}"
-    return f"{source.size} {source.unit} of {shape}, {classes}, {values}"
-
-
-def from_arrays(
-    x: Num[np.ndarray, "n *S"],
-    label: Int[np.ndarray, "n"] | None = None,
-    classes: int = 0,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    unit: str = "points",
-) -> Source:
-    """The Source of arrays that are already in memory; without `label` there are no classes."""
-    arrays = {"x": x} if label is None else {"x": x, "label": label.astype(np.int32)}
-    return Source(
-        read=functools.partial(_take, arrays),
-        size=len(x),
-        shape=x.shape[1:],
-        classes=0 if label is None else classes,
-        low=low,
-        high=high,
-        unit=unit,
-        in_memory=True,
-    )
-
-
-def _take(arrays: Examples, indices: Int[np.ndarray, "n"]) -> Examples:
-    return {name: array[indices] for name, array in arrays.items()}
-
-
-def locate(path: str, split: str) -> str:
-    """`path` with the split's name in place of "{split}"; without one, the path holds the training split alone.
-
-    Raises:
-      InputError: for an empty path, or another split of a path that names none.
+    Everything in it can be pickled, so that worker processes can read too.
     """
-    if not path:
-        raise InputError("the data set has no path; set path to where the data lie")
-    if "{split}" not in path and split != "train":
-        raise InputError(f"'{path}' holds one split, not '{split}'; put {{split}} in path, or set heldout to ''")
-    return path.replace("{split}", split)
+
+    read: Callable[[Int[np.ndarray, "n"]], Batch]
+    size: int
+    shape: tuple[int, ...]  # S: (H, W, C) for images
+    classes: int = 0  # 0: no labels
+    low: float | None = None  # what x is stored in, as in 0..255; None: values are used as they are
+    high: float | None = None
+    unit: str = "examples"
+    in_memory: bool = True
+
+
+class Arrays(NamedTuple):
+    """Reading from memory."""
+
+    x: np.ndarray
+    label: np.ndarray | None
+
+    def __call__(self, indices: Int[np.ndarray, "n"]) -> Batch:
+        batch = {"x": self.x[indices]}
+        return batch if self.label is None else batch | {"label": self.label[indices].astype(np.int32)}
+
+
+def from_arrays(x: np.ndarray, label: np.ndarray | None, *, classes: int = 0, **facts) -> Source:
+    """A source in memory.  Raises InputError unless there is a label in 0..classes - 1 for every example."""
+    if x.size == 0:
+        raise InputError(f"the data set is empty, of shape {x.shape}; expected at least one example")
+    if x.dtype.kind not in "biuf":
+        raise InputError(f"examples must be real numbers; got dtype {x.dtype}")
+    if label is not None:
+        if label.shape != x.shape[:1]:
+            raise InputError(f"there are {len(x)} examples, and labels of shape {label.shape}; give each a label")
+        if not np.issubdtype(label.dtype, np.integer):
+            raise InputError(f"labels must be whole numbers; got dtype {label.dtype}")
+        if label.min() < 0 or label.max() >= classes:
+            raise InputError(f"labels must lie in 0..{classes - 1}; got {label.min()}..{label.max()}")
+    return Source(Arrays(x, label), len(x), x.shape[1:], classes if label is not None else 0, **facts)
+
+
+def describe(source: Source, value_range: tuple[float, float]) -> str:
+    """One line: how many of what, in which classes and range."""
+    shape = " x ".join(map(str, source.shape))
+    labels = f"{source.classes} classes" if source.classes else "no labels"
+    stored = source.low is not None
+    values = (
+        f"values {source.low:g}..{source.high:g} as {value_range[0]:g}..{value_range[1]:g}"
+        if stored
+        else "values as they are"
+    )
+    return f"{source.size:,} {source.unit} of {shape}, {labels}, {values}"

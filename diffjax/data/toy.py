@@ -1,76 +1,57 @@
-"""Points in the plane whose law one can draw: the first thing to try a new process, solver or network on.
-
-Every law is one function (generator, n) -> (points [n, 2], labels [n] or None), scaled to about unit variance by constants
-of the law, not of the draw, so that all splits follow the same law.
-"""
+"""Laws in the plane, for seconds-long experiments; each about unit variance."""
 
 import zlib
-from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
 
-from diffjax.data.source import Source, from_arrays
 from diffjax.errors import InputError, unknown
 
-Draw = tuple[Float[np.ndarray, "n 2"], Int[np.ndarray, "n"] | None]
+from .source import Source, from_arrays
 
 
-class Law(NamedTuple):
-    """How to draw points, and how many classes they fall into (0: no labels)."""
-
-    draw: Callable[[np.random.Generator, int], Draw]
-    classes: int = 0
-
-
-def moons(generator: np.random.Generator, n: int) -> Draw:
-    """Two interleaved half circles; the class is the half circle."""
-    label = generator.integers(2, size=n)
-    angle = np.pi * generator.random(n)
+def moons(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two interleaved half circles; the class says which."""
+    label, angle = rng.integers(2, size=n), np.pi * rng.random(n)
     sign = 1 - 2 * label
-    arc = np.stack([sign * (np.cos(angle) - 0.5), sign * (np.sin(angle) - 0.25)], axis=1)
-    return (arc + 0.07 * generator.standard_normal((n, 2))) / 0.7, label
+    x = np.stack([sign * np.cos(angle) + label - 0.5, sign * np.sin(angle) + 0.5 * label - 0.25], axis=1)
+    return 1.3 * x + 0.06 * rng.normal(size=(n, 2)), label
 
 
-def eight_gaussians(generator: np.random.Generator, n: int) -> Draw:
-    """Eight narrow Gaussians on a circle of radius sqrt(2); the class is the Gaussian."""
-    label = generator.integers(8, size=n)
-    angle = label * np.pi / 4
-    centre = np.sqrt(2) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return centre + 0.1 * generator.standard_normal((n, 2)), label
+def eight_gaussians(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Eight narrow Gaussians on a circle; the class says which."""
+    label = rng.integers(8, size=n)
+    angle = 2 * np.pi * label / 8
+    return 1.4 * np.stack([np.cos(angle), np.sin(angle)], axis=1) + 0.1 * rng.normal(size=(n, 2)), label
 
 
-def checkerboard(generator: np.random.Generator, n: int) -> Draw:
-    """Uniform on the eight dark squares of a 4 x 4 board; a side of 2 sqrt(3) gives each axis variance 1."""
-    row = generator.integers(4, size=n)
-    column = 2 * generator.integers(2, size=n) + row % 2
-    corner = np.stack([column, row], axis=1) - 2
-    return (corner + generator.random((n, 2))) * np.sqrt(3) / 2, None
+def checkerboard(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The dark squares of a 4 x 4 board; the class is the column."""
+    column = rng.integers(4, size=n)
+    row = 2 * rng.integers(2, size=n) + column % 2
+    return 0.85 * (np.stack([column, row], axis=1) + rng.random((n, 2)) - 2), column
 
 
-def swiss_roll(generator: np.random.Generator, n: int) -> Draw:
-    """A spiral of one and a half turns, with a little noise."""
-    angle = 1.5 * np.pi * (1 + 2 * generator.random(n))
-    spiral = angle[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return (spiral + 0.3 * generator.standard_normal((n, 2))) / 7, None
+def spirals(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two arms; the class says which."""
+    label, turn = rng.integers(2, size=n), np.sqrt(rng.random(n))
+    angle = 3 * np.pi * turn + np.pi * label
+    return 2 * turn[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1) + 0.04 * rng.normal(size=(n, 2)), label
 
 
 LAWS = {
-    "checkerboard": Law(checkerboard),
-    "eight_gaussians": Law(eight_gaussians, classes=8),
-    "moons": Law(moons, classes=2),
-    "swiss_roll": Law(swiss_roll),
+    "moons": (moons, 2),
+    "eight_gaussians": (eight_gaussians, 8),
+    "checkerboard": (checkerboard, 4),
+    "spirals": (spirals, 2),
 }
 
 
 def toy(split: str, law: str = "moons", size: int = 10_000) -> Source:
-    """`size` points [2] of one of LAWS, float32; every split is an independent draw, the same in every run."""
+    """`size` points of a law, float32 [size, 2], drawn anew for every split but always the same."""
     if law not in LAWS:
-        raise unknown("toy law", law, LAWS)
+        raise unknown("law of toy", law, LAWS)
     if size < 1:
-        raise InputError(f"toy got size {size}; set it to 1 or more points")
-    # A checksum, because Python's own hash of a string changes from run to run.
-    generator = np.random.Generator(np.random.Philox(key=zlib.crc32(split.encode())))
-    x, label = LAWS[law].draw(generator, size)
-    return from_arrays(x.astype(np.float32), label, LAWS[law].classes)
+        raise InputError(f"the size of a toy set must be at least 1; got {size}")
+    draw, classes = LAWS[law]
+    x, label = draw(np.random.default_rng(zlib.crc32(f"{law}/{split}".encode())), size)
+    return from_arrays(x.astype(np.float32), label.astype(np.int32), classes=classes, unit="points")

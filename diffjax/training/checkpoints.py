@@ -26,10 +26,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from diffjax.errors import InputError
 from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 from jaxtyping import PyTree
+
+from diffjax.errors import InputError
 
 from .fingerprints import fingerprint, named
 

@@ -16,9 +16,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from diffjax.errors import InputError
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree, Shaped, UInt32
+
+from diffjax.errors import InputError
 
 
 def fingerprint(tree: PyTree) -> dict[str, str]:

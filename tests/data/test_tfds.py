@@ -106,7 +106,7 @@ def test_needs_neither_tensorflow_nor_network_nor_code(root):
 def test_names_that_do_not_exist(read):
     with refused("no split 'trian' of tiny_set; did you mean 'train'? known: test, train"):
         read("trian")
-    with refused("no split of tiny_set 'tset'; did you mean 'test'?"):
+    with refused("no split 'tset' of tiny_set; did you mean 'test'?"):
         read("train[:3]+tset")
     with refused("no feature 'img' of tiny_set; did you mean 'image'? known: image, label, photo"):
         read(image="img")

@@ -104,6 +104,8 @@ def test_losses_are_the_same_on_every_mesh(shape, trained, monkeypatch):
     found = train_tiny(mesh_of(*shape))
     np.testing.assert_allclose(found.losses, trained.losses, rtol=1e-5)
     assert abs(trained.losses[0] - trained.losses[2]) > 1e-3 * trained.losses[0]
+    for leaf, abstract in zip(jax.tree.leaves(found.state), jax.tree.leaves(found.target), strict=True):
+        assert leaf.sharding == abstract.sharding
     for tree in (found.state.params, found.state.ema, optax.tree.get(found.state.opt, "mu")):
         kernel = tree["block"]["conv1"]["kernel"]
         assert kernel.addressable_data(0).size * shape[1] == kernel.size

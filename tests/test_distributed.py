@@ -1,0 +1,74 @@
+"""Two real processes over loopback train as one does, stop together, and leave what one process can continue."""
+
+import signal
+import socket
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import diffjax
+from tests.commands import TOY, refused, run, start
+
+pytestmark = pytest.mark.slow
+SMALL = [*TOY, "--config.batch_size=64", "--config.every.checkpoint=10", "--config.every.log=5",
+         "--config.every.preview=0", "--config.every.evaluate=0"]  # fmt: skip
+
+
+def pair(*arguments):
+    """The same command as process 0 and process 1, two devices each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    return [start(*arguments, "--distributed", devices=2, **shared, JAX_PROCESS_ID=str(i)) for i in range(2)]
+
+
+def finish(processes):
+    outputs = [process.communicate(timeout=200) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    return outputs
+
+
+def same(one, two):
+    for a, b in zip(*(jax.tree.leaves(diffjax.load(workdir).params) for workdir in (one, two)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """One process with four devices."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    status, _, err = run(*SMALL, "--config.steps=60", "--workdir", workdir, devices=4)
+    assert status == 0, err
+    return workdir
+
+
+@pytest.mark.parametrize("fsdp", [1, 4])
+def test_two_processes_train_as_one(alone, tmp_path, fsdp):
+    arguments = [*SMALL, "--config.steps=60", f"--config.mesh.fsdp={fsdp}", "--workdir", tmp_path / "run"]
+    outputs = finish(pair(*arguments))
+    assert "4 device(s)" in outputs[0][0] and "device(s)" not in outputs[1][0]  # process 0 speaks alone
+    same(tmp_path / "run", alone)
+
+
+def test_a_signal_to_one_stops_both_and_one_continues(tmp_path, alone):
+    workdir = tmp_path / "run"
+    long = [*SMALL, "--config.steps=60000", "--workdir", workdir, "--config.optimizer.decay=constant"]
+    processes = pair(*long)
+    deadline = time.monotonic() + 150
+    while time.monotonic() < deadline and not (workdir / "checkpoints" / "10").exists():
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGTERM)
+    finish(processes)
+    step = diffjax.load(workdir).step
+    assert 10 <= step < 60000
+    status, out, err = run(*long, f"--config.steps={step + 5}", "--allow_changes", devices=4)
+    assert status == 0 and f"continuing at step {step}" in out, err
+
+
+def test_settings_that_lead_nowhere():
+    assert "cannot connect the processes of this run" in refused(
+        *SMALL, "--workdir", "/nonexistent/run", "--distributed"
+    )
