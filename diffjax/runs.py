@@ -140,7 +140,7 @@ def _actions(
 
 
 def _interruptible() -> contextlib.AbstractContextManager[Callable[[], bool]]:
-    """Our own handling of signals in a run of one process; with several, jax passes SIGTERM around (see `stop` above)."""
+    """Our own signal handling in a run of one process; with several, jax passes SIGTERM around (see `stop` above)."""
     return training.interruptible() if jax.process_count() == 1 else contextlib.nullcontext(lambda: False)
 
 

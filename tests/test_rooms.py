@@ -73,7 +73,8 @@ def test_modality_is_unknown(room):
 def test_the_mathematics_imports_without_frameworks():
     code = "import sys, diffjax.diffusion.solvers as s; assert not {'flax','optax','orbax','grain'} & set(sys.modules)"
     # The package itself imports everything, so the room is loaded from its own folder.
-    stub = f"import sys, types; p = types.ModuleType('diffjax'); p.__path__ = [{str(PACKAGE)!r}]; sys.modules['diffjax'] = p; "
+    stub = "import sys, types; p = types.ModuleType('diffjax'); sys.modules['diffjax'] = p; "
+    stub += f"p.__path__ = [{str(PACKAGE)!r}]; "
     subprocess.run([sys.executable, "-c", stub + code], check=True, cwd=ROOT)
 
 

@@ -21,7 +21,7 @@ def npz(
     """
     file = located(path, split)
     try:
-        with np.load(file) as arrays:
+        with file.open("rb") as opened, np.load(opened) as arrays:  # np.load leaves a bad file open
             x, label = arrays.get("x"), arrays.get("label") if labels else None
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:  # TypeError: one array, a .npy file
         raise InputError(

@@ -94,6 +94,7 @@ def test_npz_keeps_values_ranges_and_classes(tmp_path):
     plain = npz("train", path=path)
     assert (plain.classes, plain.low, plain.high, plain.unit) == (3, None, None, "examples")
     assert (everything(plain)["x"] == x).all() and (everything(plain)["label"] == label).all()
+    assert npz("train", path=path, labels=False).classes == 0
     wide = npz("train", path=path, classes=5, low=-3.0, high=7.0)
     assert (wide.classes, wide.low, wide.high) == (5, -3.0, 7.0)
 

@@ -50,7 +50,7 @@ def test_resizes_on_demand(read):
         ({"size": 5, "image": "photo"}, (5, 5, 3)),
     ):
         source = read(**options)
-        assert source.shape == shape
+        assert source.shape == shape == source.read(np.array([0]))["x"].shape[1:]
         check(source, 10)
 
 
@@ -134,6 +134,8 @@ def test_features_of_the_wrong_kind(read):
 def test_sets_that_are_not_there(read, tmp_path):
     with refused(f"there is no data set 'tiny_set' in {tmp_path}"):
         read(data_dir=str(tmp_path))
+    with refused("a set of 'kaggle' would be downloaded"):
+        read(dataset="kaggle:mnist")
     for dataset in ("tiny_sett", "tiny_set:2.0.0", "", "two words"):
         with refused(f"there is no data set '{dataset}' in "):
             read(dataset=dataset)

@@ -23,17 +23,17 @@ def test_output_is_float32_and_shaped_like_the_input(name, shape, classes, dtype
 
 
 @every_net
-def test_arithmetic_follows_dtype(name, small, randomised, compiled, batch):
+def test_arithmetic_follows_dtype(name, jit, small, randomised, compiled, batch):
     """In bfloat16 the answer is that of float32 to two digits, and not the same."""
     net = small(name, dtype="bfloat16")
-    exact, rounded = (apply(randomised(net), *batch()) for apply in (compiled(name), jax.jit(net.apply)))
+    exact, rounded = (apply(randomised(net), *batch()) for apply in (compiled(name), jit(net.apply)))
     error = float(jnp.linalg.norm(rounded - exact) / jnp.linalg.norm(exact))
     assert 1e-4 < error < 5e-2
 
 
 @every_net
-def test_init_is_a_function_of_its_key_and_the_new_network_answers_zero(name, small, compiled, batch):
-    init = jax.jit(small(name).init)
+def test_init_is_a_function_of_its_key_and_the_new_network_answers_zero(name, jit, small, compiled, batch):
+    init = jit(small(name).init)
     one, same, other = (init(jax.random.key(seed, impl="rbg")) for seed in (0, 0, 1))  # rbg compiles faster
     equal = [jax.tree.leaves(jax.tree.map(np.array_equal, one, tree)) for tree in (same, other)]
     assert all(equal[0]) and equal[1].count(False) >= 5
@@ -96,9 +96,9 @@ def test_rows_are_independent(name, small, randomised, compiled, batch):
 
 
 @every_net
-def test_traced_once(name, small, randomised, batch):
+def test_traced_once(name, jit, small, randomised, batch):
     net, traces = small(name), []
-    apply = jax.jit(lambda *args: traces.append(None) or net.apply(*args))
+    apply = jit(lambda *args: traces.append(None) or net.apply(*args))
     params, (x, level, label) = randomised(net), batch()
     for tree, scale in ((params, 1), (params, 2), (jax.tree.map(lambda leaf: 2 * leaf, params), 3)):
         apply(tree, scale * x, level / scale, label)

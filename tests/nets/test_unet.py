@@ -27,13 +27,13 @@ def test_attention_is_at_the_chosen_heights_and_between(chosen, where, small, ab
     assert {leaf.split("/attention/")[0] for leaf in found if "/attention/" in leaf} == where
 
 
-def test_dropout_needs_a_key_and_follows_it(small, randomised, compiled, batch):
+def test_dropout_needs_a_key_and_follows_it(jit, small, randomised, compiled, batch):
     net = small("unet", dropout=0.5)
     params, (x, level, label) = randomised(net), batch()
-    draw = jax.jit(lambda seed: net.apply(params, x, level, label, key=jax.random.key(seed)))
+    draw = jit(lambda seed: net.apply(params, x, level, label, key=jax.random.key(seed)))
     one, same, other = (draw(seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
-    without = jax.jit(net.apply)(params, x, level, label)
+    without = jit(net.apply)(params, x, level, label)
     np.testing.assert_array_equal(without, compiled("unet")(params, x, level, label))
     for a, b in ((one, other), (one, without)):
         assert np.abs(a - b).max(axis=(1, 2, 3)).min() > 1e-2
