@@ -7,11 +7,12 @@ compiles.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from diffjax.data import DATASETS, Batches, Source
@@ -24,7 +25,7 @@ from diffjax.diffusion.sampling import generate
 from diffjax.diffusion.schedules import SCHEDULES, ends_in_pure_noise
 from diffjax.diffusion.solvers import DETERMINISTIC, SOLVERS
 from diffjax.diffusion.times import TIMES
-from diffjax.diffusion.types import Net, Process
+from diffjax.diffusion.types import Net, Process, Schedule
 from diffjax.diffusion.weights import WEIGHTS
 from diffjax.errors import InputError, unknown
 from diffjax.nets import NETS, functional
@@ -37,14 +38,17 @@ PARTS = (
     "label_dropout", "optimizer", "ema",
 )  # fmt: skip
 FREE_PARTS = ("every", "keep", "loader", "mesh", "sampler")
-DATA_OPTIONS = ("split", "heldout", "flip", "range")  # beside those of the data set itself
+NUMBERS = {"seed": int, "steps": int, "batch_size": int, "label_dropout": float, "ema": float}
 OPTIONS = {
-    "every": Rhythm._fields,
-    "keep": ("last", "best"),
-    "loader": ("workers", "threads", "prefetch"),
-    "mesh": ("fsdp",),
-    "sampler": ("solver", "steps", "num"),
+    "every": dict.fromkeys(Rhythm._fields, int),
+    "keep": {"last": int, "best": int},
+    "loader": {"workers": int, "threads": int, "prefetch": int},
+    "mesh": {"fsdp": int},
+    "sampler": {"solver": str, "steps": int, "num": int},
 }
+# Beside the options of the data set and of the optimizer themselves:
+DATA_OPTIONS = {"split": str, "heldout": str, "flip": bool, "range": tuple}
+RATE_OPTIONS = {"learning_rate": float, "warmup": int, "decay": str, "clip": float}
 
 
 class Experiment(NamedTuple):
@@ -70,7 +74,7 @@ def pick(table: Mapping[str, Callable], kind: str, spec: Mapping[str, Any], /, *
     if "name" not in spec:
         raise InputError(f"the config's {kind} has no name; choose one of: {', '.join(sorted(table))}")
     name, options = spec["name"], {key: value for key, value in spec.items() if key != "name"}
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise unknown(kind, name, table)
     parameters = inspect.signature(table[name]).parameters
     known = [key for key in list(parameters)[len(args) :] if key not in bound]
@@ -82,7 +86,7 @@ def pick(table: Mapping[str, Callable], kind: str, spec: Mapping[str, Any], /, *
         return table[name](*args, **options, **bound)
     except InputError:
         raise
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise InputError(f"{kind} '{name}': {error}") from error
 
 
@@ -92,7 +96,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
     split, heldout = config["data"]["split"], config["data"]["heldout"]
     data = {key: value for key, value in config["data"].items() if key not in DATA_OPTIONS}
     source = pick(DATASETS, "data", data, split)
-    schedule = pick(SCHEDULES, "schedule", config["schedule"])
+    schedule = _schedule(config["schedule"])
     if config["parameterization"].get("name") == "eps" and ends_in_pure_noise(schedule):
         raise InputError(
             f"parameterization 'eps' is ill-posed with schedule '{config['schedule']['name']}', for alpha(1) = 0 and "
@@ -169,9 +173,22 @@ def _loss(denoise, process, times, *, null: int, dropout: float) -> Callable:
     return loss
 
 
+def _schedule(spec) -> Schedule:
+    """A schedule that can be evaluated, and that has noise at its end."""
+    schedule = pick(SCHEDULES, "schedule", spec)
+    try:
+        alpha, sigma = np.asarray(schedule(jnp.asarray([0.5, 1.0])))
+    except (ValueError, ArithmeticError) as error:
+        raise InputError(f"schedule '{spec['name']}' cannot be evaluated with these options: {error}") from error
+    if not (np.isfinite(alpha).all() and np.isfinite(sigma).all() and sigma[1] > 0):
+        raise InputError(
+            f"schedule '{spec['name']}' reads alpha={alpha[1]:g}, sigma={sigma[1]:g} at t = 1; "
+            f"choose options that make both finite and sigma positive"
+        )
+    return schedule
+
+
 def _net(spec, source: Source) -> Net:
-    if spec.get("name") not in NETS:
-        raise unknown("net", spec.get("name"), NETS)
     try:
         return functional(lambda rngs: pick(NETS, "net", spec, source.shape, source.classes, rngs=rngs))
     except InputError:
@@ -181,50 +198,66 @@ def _net(spec, source: Source) -> Net:
 
 
 def _optimizer(spec, steps: int) -> optax.GradientTransformation:
-    spec = dict(spec)
-    peak, warmup, decay, clip = (spec.pop(key, None) for key in ("learning_rate", "warmup", "decay", "clip"))
-    if peak is None:
+    if "learning_rate" not in spec:
         raise InputError("the config's optimizer has no learning_rate; set optimizer.learning_rate, for example 1e-3")
-    shape = pick(DECAYS, "optimizer.decay", {"name": decay or "constant"}, steps)
-    rate = warmed(peak, warmup=warmup or 0, decay=shape)
-    return clipped(pick(OPTIMIZERS, "optimizer", spec, rate), norm=clip or 0.0)
+    given = {key: _typed(f"optimizer.{key}", spec[key], wanted) for key, wanted in RATE_OPTIONS.items() if key in spec}
+    peak, warmup, decay, clip = (({"warmup": 0, "decay": "constant", "clip": 0.0} | given)[k] for k in RATE_OPTIONS)
+    if min(peak, warmup, clip) < 0:
+        raise InputError(
+            f"optimizer's learning_rate, warmup and clip must be at least 0; got {peak}, {warmup} and {clip}"
+        )
+    rate = warmed(peak, warmup=warmup, decay=pick(DECAYS, "optimizer.decay", {"name": decay}, steps))
+    rest = {key: value for key, value in spec.items() if key not in RATE_OPTIONS}
+    return clipped(pick(OPTIMIZERS, "optimizer", rest, rate), norm=clip)
 
 
 def _checked(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A plain copy with every part there and no other, and the numbers in range."""
-    plain: dict[str, Any] = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
-    for key in plain:
-        if key not in PARTS + FREE_PARTS:
-            raise unknown("config entry", key, PARTS + FREE_PARTS)
-    for key in PARTS + FREE_PARTS:
-        if key not in plain:
-            raise InputError(f"the config has no '{key}'; add it as in configs/digits.py")
-    for key in DATA_OPTIONS:
-        if key not in plain["data"]:
-            raise InputError(f"the config's data has no '{key}'; add it as in configs/digits.py")
-    low, high = plain["data"]["range"]
-    if not low < high:
-        raise InputError(f"data.range must rise, as (-1, 1) does; got ({low}, {high})")
-    for key, low, high in (("label_dropout", 0, 1), ("ema", 0, 1)):
-        if not low <= plain[key] <= high:
-            raise InputError(f"{key} must lie in [{low}, {high}]; got {plain[key]}")
-    for part, known in OPTIONS.items():
-        for key in [*plain[part], *known]:
-            if key not in known:
-                raise unknown(f"option of {part}", key, known)
-            if key not in plain[part]:
-                raise InputError(f"the config's {part} has no '{key}'; add it as in configs/digits.py")
-    numbers = {key: plain[key] for key in ("steps", "batch_size")}
-    numbers |= {f"sampler.{key}": plain["sampler"][key] for key in ("steps", "num")}
-    for key, value in numbers.items():
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"{key} must be a whole number of at least 1; got {value!r}")
+    """A plain copy with every part there and no other, each of its type, and the numbers in range."""
+    plain: dict[str, Any] = dict(config)
+    _require_keys(plain, PARTS + FREE_PARTS, name="config")
+    for part, value in plain.items():
+        if part in NUMBERS:
+            plain[part] = _typed(part, value, NUMBERS[part])
+        elif not isinstance(value, Mapping):
+            raise InputError(f"the config's {part} must be a dict of options, as in configs/digits.py; got {value!r}")
+        else:
+            options = OPTIONS.get(part, DATA_OPTIONS if part == "data" else {})
+            _require_keys(value, options, name=part, others=part not in OPTIONS)
+            plain[part] = {key: _typed(f"{part}.{key}", v, options.get(key)) for key, v in value.items()}
+    _require_ranges(plain)
     return plain
+
+
+def _require_keys(given: Mapping[str, Any], known: Iterable[str], *, name: str, others: bool = False) -> None:
+    for key in given:
+        if key not in known and not others:
+            raise unknown("config entry" if name == "config" else f"option of {name}", key, known)
+    for key in known:
+        if key not in given:
+            whose = "config" if name == "config" else f"config's {name}"
+            raise InputError(f"the {whose} has no '{key}'; add it as in configs/digits.py")
+
+
+def _require_ranges(config: Mapping[str, Any]) -> None:
+    flat = {f"{part}.{key}": value for part in ("sampler", "every") for key, value in config[part].items()} | config
+    for names, least in (
+        (("steps", "batch_size", "sampler.steps", "sampler.num"), 1),
+        (map("every.{}".format, Rhythm._fields), 0),
+    ):
+        for name in names:
+            if flat[name] < least:
+                raise InputError(f"{name} must be a whole number of at least {least}; got {flat[name]}")
+    for name, low, high in (("label_dropout", 0, 1), ("ema", 0, 1), ("seed", 0, 2**32 - 1)):
+        if not low <= config[name] <= high:
+            raise InputError(f"{name} must lie in [{low}, {high}]; got {config[name]}")
+    ends = config["data"]["range"]
+    if len(ends) != 2 or not all(isinstance(end, int | float) for end in ends) or not ends[0] < ends[1]:
+        raise InputError(f"data.range must rise, as (-1, 1) does; got {ends}")
 
 
 def _typed(name: str, value: Any, wanted: Any) -> Any:
     """A value of the annotated type, whole numbers passing for floats; others of a plain type are refused."""
-    accepted = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}.get(wanted)
+    accepted = {int: (int,), float: (int, float), str: (str,), bool: (bool,), tuple: (tuple, list)}.get(wanted)
     if accepted and (not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool)):
         raise InputError(f"{name} must be of type {wanted.__name__}; got {value!r}")
     return float(value) if wanted is float else value

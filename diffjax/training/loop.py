@@ -54,7 +54,8 @@ def fit(
             return every > 0 and (last or done % every == 0)
 
         # 1. look at the losses: before anything is kept of them
-        if stop or last or due(rhythm.log) or due(rhythm.evaluate) or due(rhythm.checkpoint):
+        pause = stop or last or due(rhythm.evaluate) or due(rhythm.preview) or due(rhythm.checkpoint)
+        if pause or due(rhythm.log):
             report.training(done, _finite(pending, done))
             pending.clear()
         # 2. judge and draw, with the average
@@ -65,6 +66,8 @@ def fit(
         # 3. keep
         if stop or last or due(rhythm.checkpoint):
             actions.save(state, done, scores.get("heldout_loss"))
+        if pause:
+            report.resume()
         if stop:
             report.note(f"stopped at step {done} of {steps.stop}; run the same command to continue")
             break

@@ -49,11 +49,14 @@ class Report:
         self._write(step, means | {"steps_per_second": speed, f"{self._unit}_per_second": speed * self._rows})
 
     def scores(self, step: int, scores: dict[str, float]) -> None:
-        """What an evaluation found; its time does not count as training."""
+        """What an evaluation found."""
         if scores:
             self._write(step, scores)
             self.note(f"step {step}: held-out loss {scores['heldout_loss']:.4f}")
-        self._clock = time.perf_counter() if scores else self._clock
+
+    def resume(self) -> None:
+        """Training goes on: what the clock has counted since the last metrics was something else."""
+        self._clock = time.perf_counter()
 
     def note(self, sentence: str) -> None:
         """A line above the bar."""

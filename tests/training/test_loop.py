@@ -37,6 +37,7 @@ def run(steps, rhythm, *, losses=None, norms=None, stop_at=None):
         training=lambda done, metrics: events.append(("log", done, [m["loss"] for m in metrics])),
         scores=lambda done, scores: scores and events.append(("scores", done, scores)),
         note=lambda sentence: events.append(("note", sentence)),
+        resume=lambda: None,
     )
     batches = iter(range(steps.start, 1000))
     try:

@@ -38,6 +38,7 @@ def test_speed_is_that_of_training_alone(tmp_path, monkeypatch):
         numbers.training(4, [{"loss": 1.0}])
         now[0] += 50
         numbers.scores(4, {"heldout_loss": 0.5})
+        numbers.resume()
         now[0] += 1
         numbers.training(9, [{"loss": 1.0}])
     assert [line["steps_per_second"] for line in lines(tmp_path) if "loss" in line] == [2, 5]
