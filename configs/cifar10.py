@@ -1,4 +1,6 @@
-"""CIFAR-10, 32 x 32, by class: a DDPM++-class UNet with the EDM training of Karras et al. 2022 (table 7, "CIFAR-10").
+"""CIFAR-10, 32 x 32, by class: a DDPM++-class UNet of 68 million parameters.
+
+The training is that of EDM (Karras et al. 2022, table 7, "CIFAR-10").
 
     python train.py --config configs/cifar10.py --workdir runs/cifar10
 

@@ -12,7 +12,7 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         dict(
             seed=0,
-            steps=3000,
+            steps=2400,
             batch_size=64,
             # what to learn
             data=dict(name="digits", split="train", heldout="test", flip=False, range=(-1.0, 1.0)),
@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
             optimizer=dict(name="adam", learning_rate=2e-3, warmup=200, decay="cosine", clip=1.0),
             ema=0.995,
             # everything below may change between a run and its continuation
-            every=dict(log=50, evaluate=1000, checkpoint=500, preview=1000),
+            every=dict(log=50, evaluate=800, checkpoint=400, preview=800),
             keep=dict(last=2, best=1),
             loader=dict(workers=0, threads=2, prefetch=8),
             mesh=dict(fsdp=1),

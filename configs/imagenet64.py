@@ -1,4 +1,6 @@
-"""ImageNet, 64 x 64, by class: an ADM-size UNet with the EDM training of Karras et al. 2022 (table 7, "ImageNet").
+"""ImageNet, 64 x 64, by class: an ADM-size UNet of 280 million parameters.
+
+The training is that of EDM (Karras et al. 2022, table 7, "ImageNet").
 
     python train.py --config configs/imagenet64.py --workdir runs/imagenet64
 

@@ -182,8 +182,8 @@ def _schedule(spec) -> Schedule:
         raise InputError(f"schedule '{spec['name']}' cannot be evaluated with these options: {error}") from error
     if not (np.isfinite(alpha).all() and np.isfinite(sigma).all() and sigma[1] > 0):
         raise InputError(
-            f"schedule '{spec['name']}' reads alpha={alpha[1]:g}, sigma={sigma[1]:g} at t = 1; "
-            f"choose options that make both finite and sigma positive"
+            f"schedule '{spec['name']}' reads alpha={alpha.tolist()}, sigma={sigma.tolist()} at t = 0.5 and 1; "
+            f"choose options that make both finite and sigma positive at 1"
         )
     return schedule
 
@@ -239,14 +239,12 @@ def _require_keys(given: Mapping[str, Any], known: Iterable[str], *, name: str, 
 
 
 def _require_ranges(config: Mapping[str, Any]) -> None:
-    flat = {f"{part}.{key}": value for part in ("sampler", "every") for key, value in config[part].items()} | config
-    for names, least in (
-        (("steps", "batch_size", "sampler.steps", "sampler.num"), 1),
-        (map("every.{}".format, Rhythm._fields), 0),
-    ):
-        for name in names:
-            if flat[name] < least:
-                raise InputError(f"{name} must be a whole number of at least {least}; got {flat[name]}")
+    counts = {key: (config[key], 1) for key in ("steps", "batch_size")}
+    counts |= {f"sampler.{key}": (config["sampler"][key], 1) for key in ("steps", "num")}
+    counts |= {f"every.{key}": (value, 0) for key, value in config["every"].items()}
+    for name, (value, least) in counts.items():
+        if value < least:
+            raise InputError(f"{name} must be a whole number of at least {least}; got {value}")
     for name, low, high in (("label_dropout", 0, 1), ("ema", 0, 1), ("seed", 0, 2**32 - 1)):
         if not low <= config[name] <= high:
             raise InputError(f"{name} must lie in [{low}, {high}]; got {config[name]}")

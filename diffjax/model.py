@@ -35,11 +35,12 @@ def load(workdir: str | Path, *, raw: bool = False, step: int | None = None) -> 
     They are those of the newest good step, or of `step`.  Raises InputError if there are none.
     """
     workdir = Path(workdir)
-    if not (workdir / "config.json").exists():
+    record = read_record(workdir)
+    if record is None:
         raise InputError(
             f"{workdir} holds no run (there is no config.json in it); train one there or name another workdir"
         )
-    experiment = build(json.loads((workdir / "config.json").read_text())["config"])
+    experiment = build(record["config"])
     field, everywhere = "params" if raw else "ema", training.replicated(training.make_mesh())
     shapes = jax.eval_shape(experiment.net.init, jax.random.key(0))
     target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere), shapes)
@@ -49,6 +50,21 @@ def load(workdir: str | Path, *, raw: bool = False, step: int | None = None) -> 
         raise InputError(f"{workdir} has no checkpoint yet; train there until the first one is saved")
     state, meta = restored
     return Model(experiment, state[field], meta["step"], partial(make_sample(experiment), state[field]))
+
+
+def read_record(workdir: Path) -> dict[str, Any] | None:
+    """What identifies the run in a workdir, or None.  Raises InputError if its config.json is damaged."""
+    path = workdir / "config.json"
+    try:
+        record = json.loads(path.read_text())
+        return {key: dict(record[key]) for key in ("config", "data")}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"cannot use workdir {workdir}: its config.json cannot be read ({type(error).__name__}: {error}); "
+            f"repair it, for the meta of every checkpoint holds a copy, or choose another workdir"
+        ) from error
 
 
 def make_sample(experiment: Experiment) -> Callable:
@@ -68,12 +84,16 @@ def make_sample(experiment: Experiment) -> Callable:
         run = sampler(experiment, dict(spec), guided=guided)
         return jax.jit(run, in_shardings=(None, rows, same, rows, same), out_shardings=rows)
 
+    @partial(jax.jit, static_argnums=1, out_shardings=rows)
+    def keys(key, size, first):  # compiled, for in a run of several processes no process holds all rows
+        return row_keys(key, size, first=first)
+
     def sample(
         params: Any, key: PRNGKeyArray, n: int, *, labels: Sequence[int] | None = None, guidance: float | None = None,
         solver: str | None = None, steps: int | None = None, start: float = 1.0, batch: int = 500, **options: Any,
     ) -> Float[np.ndarray, "n *S"]:  # fmt: skip
-        if n < 1:
-            raise InputError(f"the number of samples must be at least 1; got {n}")
+        if n < 1 or batch < 1:
+            raise InputError(f"the number of samples and the batch must be at least 1; got {n} and {batch}")
         label = _cycled(labels, n, experiment, guided=guidance is not None)
         try:
             ts = grid(defaults["steps"] if steps is None else steps, start=start)
@@ -84,8 +104,8 @@ def make_sample(experiment: Experiment) -> Callable:
         size = min(batch, n) + -min(batch, n) % mesh.size  # every device gets as many rows
         parts = []
         for first in tqdm(range(0, n, size), unit="batch", disable=n <= size):
-            some = None if label is None else np.resize(label[first : first + size], size)
-            x = run(params, row_keys(key, size, first=first), ts, some, scale)
+            some = {} if label is None else {"label": np.resize(label[first : first + size], size)}
+            x = run(params, keys(key, size, first), ts, training.spread(some, rows).get("label"), scale)
             parts.append(training.to_host(x))
         return np.concatenate(parts)[:n]
 
@@ -118,6 +138,8 @@ def sample_to_folder(
     `chosen` are the keywords of `make_sample`; those that are None keep their defaults.  The settings written beside
     the samples name everything that decides them.
     """
+    if not 0 <= seed < 2**32:
+        raise InputError(f"the seed must lie in [0, {2**32 - 1}]; got {seed}")
     model = load(workdir, raw=raw, step=step)
     chosen = {key: value for key, value in chosen.items() if value is not None}
     x = model.sample(jax.random.key(seed), num, labels=labels, **chosen)
@@ -133,4 +155,7 @@ def sample_to_folder(
     } | used
     used_labels = None if labels is None else np.resize(np.asarray(labels, np.int32), num)
     value_range = tuple(config["data"]["range"])
-    return write(Path(out), x, labels=used_labels, value_range=value_range, settings=settings, singles=singles)
+    try:
+        return write(Path(out), x, labels=used_labels, value_range=value_range, settings=settings, singles=singles)
+    except OSError as error:
+        raise InputError(f"cannot write samples into {out}: {error}; name another folder with --out") from error

@@ -20,7 +20,7 @@ from diffjax import data, training
 from diffjax.errors import InputError
 from diffjax.evaluation import make_evaluate, picture
 from diffjax.experiment import FREE_PARTS, Experiment, batches, build
-from diffjax.model import make_sample
+from diffjax.model import make_sample, read_record
 
 
 def cache_compilations() -> None:
@@ -60,7 +60,6 @@ def train(config: Mapping[str, Any], workdir: str | Path, *, allow_changes: bool
     mesh = _mesh(config)
     local = batches(experiment, process_index=jax.process_index(), process_count=jax.process_count())
     _claim(workdir, _record(experiment), allow_changes=allow_changes)
-
     raw_step = training.make_step(experiment.loss, experiment.optimizer, decay=config["ema"])
     init, step, target = training.compile_step(
         raw_step, lambda key: training.initial(experiment.net.init, experiment.optimizer, key), mesh
@@ -78,6 +77,7 @@ def train(config: Mapping[str, Any], workdir: str | Path, *, allow_changes: bool
         if start >= config["steps"]:
             _say(f"training is complete: {workdir} is at step {start} of {config['steps']}")
             return
+        _save_record(workdir, _record(experiment))  # only now: a state that does not fit has been refused
         _say(f"data: {data.describe(experiment.source, tuple(config['data']['range']))}")
         size = sum(leaf.size for leaf in jax.tree.leaves(target.params))
         verb = "starting" if restored is None else "continuing"
@@ -111,7 +111,7 @@ def _actions(
     fixed = []
     if experiment.heldout:
         rows = data.heldout(experiment.heldout, config["batch_size"], value_range=value_range)
-        fixed = [training.to_devices(batch, sharding) for batch in rows]
+        fixed = [training.spread(batch, sharding) for batch in rows]
     sample, classes = make_sample(experiment), experiment.source.classes
 
     def judge(state):
@@ -170,25 +170,33 @@ def _record(experiment: Experiment) -> dict[str, Any]:
 
 
 def _claim(workdir: Path, record: Mapping[str, Any], *, allow_changes: bool) -> None:
-    """Save the record in a new workdir; compare it with that of an old one."""
-    path = workdir / "config.json"
+    """Make the workdir, or compare the record with that of the run in it."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            _compare(path, json.loads(path.read_text()), record, allow_changes=allow_changes)
-        elif any((workdir / "checkpoints").glob("[0-9]*")):
-            raise InputError(
-                f"{workdir} holds checkpoints but no config.json to compare with; restore it or choose another workdir"
-            )
-        if jax.process_index() == 0:
-            draft = path.with_suffix(".tmp")
-            draft.write_text(json.dumps(record, indent=2) + "\n")
-            draft.replace(path)
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"cannot use workdir {workdir}: {error}; repair it or choose another") from error
+    except OSError as error:
+        raise InputError(f"cannot use workdir {workdir}: {error}; choose another") from error
+    saved = read_record(workdir)
+    if saved is not None:
+        _compare(workdir, saved, record, allow_changes=allow_changes)
+    elif any((workdir / "checkpoints").glob("[0-9]*")):
+        raise InputError(
+            f"{workdir} holds checkpoints but no config.json to compare with; restore it or choose another workdir"
+        )
 
 
-def _compare(path: Path, saved: Mapping[str, Any], record: Mapping[str, Any], *, allow_changes: bool) -> None:
+def _save_record(workdir: Path, record: Mapping[str, Any]) -> None:
+    if jax.process_index() != 0:
+        return
+    path = workdir / "config.json"
+    draft = path.with_suffix(".tmp")
+    try:
+        draft.write_text(json.dumps(record, indent=2) + "\n")
+        draft.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write into workdir {workdir}: {error}; repair it or choose another") from error
+
+
+def _compare(workdir: Path, saved: Mapping[str, Any], record: Mapping[str, Any], *, allow_changes: bool) -> None:
     kept = {"config": {k: v for k, v in saved["config"].items() if k not in FREE_PARTS}, "data": saved["data"]}
     wanted = {"config": {k: v for k, v in record["config"].items() if k not in FREE_PARTS}, "data": record["data"]}
     before, now = dict(_flat(kept)), dict(_flat(wanted))
@@ -199,7 +207,7 @@ def _compare(path: Path, saved: Mapping[str, Any], record: Mapping[str, Any], *,
     ]
     if changes and not allow_changes:
         raise InputError(
-            f"{path.parent} holds a run with another config, and continuing would change it ({'; '.join(changes)}); "
+            f"{workdir} holds a run with another config, and continuing would change it ({'; '.join(changes)}); "
             f"use the saved config or another workdir, or continue anyway with --allow_changes"
         )
     for change in changes:

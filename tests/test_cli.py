@@ -22,7 +22,7 @@ def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole") / "run"
     status, out, err = run(*SMALL, "--workdir", workdir)
     assert status == 0, err
-    assert "10000 points of 2, 2 classes" in out and "starting at step 0" in out
+    assert "10,000 points of 2, 2 classes" in out and "starting at step 0" in out
     return workdir
 
 
@@ -86,7 +86,8 @@ def test_sample_writes_everything(finished, tmp_path):
     settings = json.loads((tmp_path / "s" / "samples.json").read_text())
     expected = dict(seed=7, num=5, labels=[0, 1], guidance=2.0, steps=4, solver="dpmpp_2m", step=STEPS, raw=False)
     assert expected.items() <= settings.items()
-    Image.open(tmp_path / "s" / "samples.png").verify()
+    with Image.open(tmp_path / "s" / "samples.png") as picture:
+        picture.verify()
 
 
 def test_raw_parameters_are_others(finished):

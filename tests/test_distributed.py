@@ -1,5 +1,6 @@
 """Two real processes over loopback train as one does, stop together, and leave what one process can continue."""
 
+import json
 import signal
 import socket
 import time
@@ -13,7 +14,8 @@ from tests.commands import TOY, refused, run, start
 
 pytestmark = pytest.mark.slow
 SMALL = [*TOY, "--config.batch_size=64", "--config.every.checkpoint=10", "--config.every.log=5",
-         "--config.every.preview=0", "--config.every.evaluate=0"]  # fmt: skip
+         "--config.every.preview=30", "--config.every.evaluate=30", "--config.sampler.num=50",
+         "--config.data.size=500"]  # fmt: skip
 
 
 def pair(*arguments):
@@ -29,6 +31,11 @@ def finish(processes):
     outputs = [process.communicate(timeout=200) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     return outputs
+
+
+def heldout(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [line["heldout_loss"] for line in lines if "heldout_loss" in line]
 
 
 def same(one, two):
@@ -51,6 +58,9 @@ def test_two_processes_train_as_one(alone, tmp_path, fsdp):
     outputs = finish(pair(*arguments))
     assert "4 device(s)" in outputs[0][0] and "device(s)" not in outputs[1][0]  # process 0 speaks alone
     same(tmp_path / "run", alone)
+    np.testing.assert_allclose(heldout(tmp_path / "run"), heldout(alone), rtol=1e-4)
+    drawn = [sorted(p.name for p in (run / "previews").iterdir()) for run in (tmp_path / "run", alone)]
+    assert drawn == [["0000030.png", "0000060.png"]] * 2
 
 
 def test_a_signal_to_one_stops_both_and_one_continues(tmp_path, alone):

@@ -123,6 +123,7 @@ def test_a_program_does_not_grow_with_its_steps(experiment, params):
         (dict(labels=[0, 2]), "labels must be whole numbers in 0..1; got \\[0, 2\\]"),
         (dict(labels=[-1]), "labels must be"),
         (dict(labels=[0.5]), "labels must be"),
+        (dict(batch=0), "batch must be at least 1; got 4 and 0"),
         (dict(steps=0), "steps must be at least 1; got 0"),
         (dict(start=1.5), "within \\[0, 1\\]"),
         (dict(guidance=2.0), "guidance needs labels"),

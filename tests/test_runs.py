@@ -22,13 +22,14 @@ def pictures(tmp_path):
     config["data"] = dict(
         name="folder", path=str(tmp_path / "data"), size=8, split="train", heldout="", flip=True, range=(-1.0, 1.0)
     )
-    config["net"] |= dict(width=8, attention=())
+    config["net"] = dict(name="mlp", width=8, depth=1)  # compiles in no time
     config |= dict(batch_size=8, steps=4, sampler=dict(solver="ddim", steps=2, num=8))
     config["every"] = dict(log=1, evaluate=0, checkpoint=1, preview=4)
     return config
 
 
 def test_images_train_and_sample(pictures, tmp_path, capsys):
+    pictures["net"] = dict(name="unet", width=8, multipliers=(1, 1), blocks=1, attention=())
     diffjax.train(pictures, tmp_path / "run")
     assert "16 images of 8 x 8 x 3, 2 classes, values 0..255 as -1..1" in capsys.readouterr().out
     path = diffjax.sample_to_folder(
@@ -36,7 +37,8 @@ def test_images_train_and_sample(pictures, tmp_path, capsys):
     )
     assert path.name == "samples.png"
     assert sorted(p.name for p in path.parent.glob("0*.png")) == ["00000.png", "00001.png", "00002.png"]
-    assert Image.open(path.parent / "00000.png").size == (8, 8)
+    with Image.open(path.parent / "00000.png") as single:
+        assert single.size == (8, 8)
 
 
 def test_an_unreadable_image_is_named(pictures, tmp_path):
@@ -60,6 +62,36 @@ def test_more_data_is_another_run(pictures, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "data" / "cats" / "new.png")
     with pytest.raises(InputError, match="data.size: 16 -> 17"):
         diffjax.train(pictures, tmp_path / "run")
+
+
+def test_a_change_that_the_checkpoint_does_not_fit_loses_nothing(pictures, tmp_path):
+    diffjax.train(pictures, tmp_path / "run")
+    before = (tmp_path / "run" / "config.json").read_text()
+    wider = pictures | {"net": pictures["net"] | {"width": 16}, "steps": 6}
+    with pytest.raises(InputError, match="restore it with the configuration"):
+        diffjax.train(wider, tmp_path / "run", allow_changes=True)
+    assert (tmp_path / "run" / "config.json").read_text() == before
+    assert diffjax.load(tmp_path / "run").step == 4
+
+
+@pytest.mark.parametrize("content", [b"{", b"{}", b"[]", b'{"config": 3, "data": {}}', b"\xff"])
+def test_a_damaged_config_is_named(pictures, tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    for use in (lambda: diffjax.train(pictures, tmp_path), lambda: diffjax.load(tmp_path)):
+        with pytest.raises(InputError, match="config.json cannot be read"):
+            use()
+    assert (tmp_path / "config.json").read_bytes() == content
+
+
+def test_samples_that_cannot_be_written(pictures, tmp_path):
+    diffjax.train(pictures, tmp_path / "run")
+    (tmp_path / "file").write_text("")
+    options = dict(num=1, labels=None, step=None, raw=False, singles=False)
+    with pytest.raises(InputError, match="cannot write samples into"):
+        diffjax.sample_to_folder(tmp_path / "run", tmp_path / "file", seed=0, **options)
+    for seed in (-1, 2**70):
+        with pytest.raises(InputError, match="seed must lie in"):
+            diffjax.sample_to_folder(tmp_path / "run", tmp_path / "out", seed=seed, **options)
 
 
 def test_checkpoints_without_a_config_are_not_overwritten(pictures, tmp_path):

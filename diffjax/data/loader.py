@@ -113,14 +113,15 @@ def _ahead(batches, start, workers, threads, prefetch):
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=prefetch)
         )
     iterator = iter(dataset)
-    while True:
-        try:
-            batch = next(iterator)
-        except Exception as error:
-            if (cause := _cause(error)) is not None:
-                raise cause from None
-            raise
-        yield batch
+    try:
+        while True:
+            yield next(iterator)
+    except Exception as error:
+        if (cause := _cause(error)) is not None:
+            raise cause from None
+        raise
+    finally:
+        iterator.close()  # ends the threads and processes that read ahead
 
 
 def _cause(error: BaseException | None) -> InputError | None:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from .types import Denoise, Keys, Process, Solver
 
 
-def row_keys(key: Keys, n: int, *, first: int = 0) -> Keys:
+def row_keys(key: Keys, n: int, *, first: int | Int[Array, ""] = 0) -> Keys:
     """One key per row: row i's is a function of (key, first + i) alone, so a sample does not depend on its batch."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(n))
 

@@ -10,6 +10,7 @@ from .metrics import Report as Report
 from .sharding import batch_sharding as batch_sharding
 from .sharding import make_mesh as make_mesh
 from .sharding import replicated as replicated
+from .sharding import spread as spread
 from .sharding import to_devices as to_devices
 from .sharding import to_host as to_host
 from .step import State as State

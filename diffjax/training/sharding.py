@@ -52,6 +52,14 @@ def to_devices(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[st
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
 
 
+def spread(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
+    """Rows that every process holds, all of them, become global arrays."""
+    return {
+        name: jax.make_array_from_callback(rows.shape, sharding, lambda index, rows=rows: rows[index])
+        for name, rows in batch.items()
+    }
+
+
 def to_host(array: jax.Array) -> np.ndarray:
     """A global array as numpy, on every process."""
     return np.asarray(array if array.is_fully_addressable else multihost_utils.process_allgather(array, tiled=True))
