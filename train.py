@@ -4,7 +4,8 @@
     python train.py --config configs/digits.py --workdir runs/wide --config.net.width=48 --config.batch_size=128
 
 Whatever the config file holds can be changed on the command line.  A workdir that holds a run is continued; Ctrl-C or
-SIGTERM saves and ends it.  On several hosts start the same command on each of them with --distributed.
+SIGTERM saves and ends it.  On several hosts start the same command on each of them with --distributed; there a SIGTERM
+to any of them ends all.
 """
 
 import sys

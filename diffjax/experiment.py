@@ -90,12 +90,13 @@ def pick(table: Mapping[str, Callable], kind: str, spec: Mapping[str, Any], /, *
         raise InputError(f"{kind} '{name}': {error}") from error
 
 
-def build(config: Mapping[str, Any]) -> Experiment:
-    """Everything that a config names, checked against each other.  Raises InputError."""
+def build(config: Mapping[str, Any], *, source: Source | None = None) -> Experiment:
+    """Everything that a config names, checked against each other.  Raises InputError.
+
+    A given `source` takes the place of the config's data, which is then not looked for.
+    """
     config = _checked(config)
-    split, heldout = config["data"]["split"], config["data"]["heldout"]
-    data = {key: value for key, value in config["data"].items() if key not in DATA_OPTIONS}
-    source = pick(DATASETS, "data", data, split)
+    source, heldout = (source, None) if source else _sources(config["data"])
     schedule = _schedule(config["schedule"])
     if config["parameterization"].get("name") == "eps" and ends_in_pure_noise(schedule):
         raise InputError(
@@ -114,7 +115,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
     return Experiment(
         config=config,
         source=source,
-        heldout=pick(DATASETS, "data", data, heldout) if heldout else None,
+        heldout=heldout,
         process=process,
         net=net,
         denoise=denoise,
@@ -122,6 +123,13 @@ def build(config: Mapping[str, Any]) -> Experiment:
         optimizer=_optimizer(config["optimizer"], config["steps"]),
         rhythm=Rhythm(**config["every"]),
     )
+
+
+def _sources(data: Mapping[str, Any]) -> tuple[Source, Source | None]:
+    """The training data and what is held out of it, if anything."""
+    spec = {key: value for key, value in data.items() if key not in DATA_OPTIONS}
+    source = pick(DATASETS, "data", spec, data["split"])
+    return source, pick(DATASETS, "data", spec, data["heldout"]) if data["heldout"] else None
 
 
 def batches(experiment: Experiment, *, process_index: int, process_count: int) -> Batches:

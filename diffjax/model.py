@@ -13,6 +13,7 @@ from jaxtyping import Float, PRNGKeyArray
 from tqdm import tqdm
 
 from diffjax import training
+from diffjax.data import Batch, Source
 from diffjax.diffusion.sampling import row_keys
 from diffjax.diffusion.times import grid
 from diffjax.errors import InputError
@@ -40,7 +41,8 @@ def load(workdir: str | Path, *, raw: bool = False, step: int | None = None) -> 
         raise InputError(
             f"{workdir} holds no run (there is no config.json in it); train one there or name another workdir"
         )
-    experiment = build(record["config"])
+    described = {key: record["data"][key] for key in ("size", "classes")}
+    experiment = build(record["config"], source=Source(_absent, shape=tuple(record["data"]["shape"]), **described))
     field, everywhere = "params" if raw else "ema", training.replicated(training.make_mesh())
     shapes = jax.eval_shape(experiment.net.init, jax.random.key(0))
     target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere), shapes)
@@ -50,6 +52,10 @@ def load(workdir: str | Path, *, raw: bool = False, step: int | None = None) -> 
         raise InputError(f"{workdir} has no checkpoint yet; train there until the first one is saved")
     state, meta = restored
     return Model(experiment, state[field], meta["step"], partial(make_sample(experiment), state[field]))
+
+
+def _absent(indices: np.ndarray) -> Batch:
+    raise InputError("a loaded model knows the size, shape and classes of its data, but does not hold it")
 
 
 def read_record(workdir: Path) -> dict[str, Any] | None:

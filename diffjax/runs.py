@@ -128,7 +128,7 @@ def _actions(
 
     def save(state, step, score):
         position = {"step": step, "seed": config["seed"], "examples": step * config["batch_size"]}
-        meta = {"step": step, "data": position, **_record(experiment)}
+        meta = {"step": step, "position": position, **_record(experiment)}
         checkpoints.save(step, state, meta=meta, metric=score)
 
     def stop(step):

@@ -68,9 +68,8 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(finished, tmp_path, n
             np.testing.assert_array_equal(one, two)
     resumed = {line["step"]: line["loss"] for line in losses(workdir) if "loss" in line}
     whole = {line["step"]: line["loss"] for line in losses(finished) if "loss" in line}
-    assert {step: resumed[step] for step in whole if step > 40} == {s: v for s, v in whole.items() if s > 40} or (
-        set(resumed) >= set(whole)  # the window in which the signal came is averaged in two parts
-    )
+    others = [step for step in whole if resumed.get(step) != whole[step]]
+    assert len(others) <= (number != signal.SIGKILL), others  # a polite stop parts the window that it falls into
 
 
 def test_sample_writes_everything(finished, tmp_path):

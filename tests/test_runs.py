@@ -1,5 +1,8 @@
 """Training on files: an image that cannot be read stops the run with its name, and nothing is lost."""
 
+import shutil
+
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,6 +10,7 @@ from PIL import Image
 import diffjax
 from configs import digits
 from diffjax.errors import InputError
+from diffjax.training import open_checkpoints
 
 
 @pytest.fixture
@@ -39,6 +43,24 @@ def test_images_train_and_sample(pictures, tmp_path, capsys):
     assert sorted(p.name for p in path.parent.glob("0*.png")) == ["00000.png", "00001.png", "00002.png"]
     with Image.open(path.parent / "00000.png") as single:
         assert single.size == (8, 8)
+
+
+def test_a_model_needs_its_data_no_more(pictures, tmp_path):
+    diffjax.train(pictures, tmp_path / "run")
+    shutil.rmtree(tmp_path / "data")
+    model = diffjax.load(tmp_path / "run")
+    assert model.sample(jax.random.key(0), 2, labels=[0]).shape == (2, 8, 8, 3)
+    with pytest.raises(InputError, match="does not hold it"):
+        model.experiment.source.read(np.arange(2))
+
+
+def test_a_checkpoint_says_where_the_data_was(pictures, tmp_path):
+    diffjax.train(pictures, tmp_path / "run")
+    with open_checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
+        meta = checkpoints.meta(4)
+    assert meta["position"] == {"step": 4, "seed": 0, "examples": 32}
+    assert meta["data"] == {"size": 16, "shape": [8, 8, 3], "classes": 2}
+    assert meta["config"]["batch_size"] == 8 and "jax" in meta["versions"]
 
 
 def test_an_unreadable_image_is_named(pictures, tmp_path):

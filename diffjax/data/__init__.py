@@ -6,6 +6,7 @@ from .loader import Batches as Batches
 from .loader import heldout as heldout
 from .loader import stream as stream
 from .npz import npz
+from .source import Batch as Batch
 from .source import Source as Source
 from .source import describe as describe
 from .tfds import tfds
