@@ -1,6 +1,9 @@
 """Two moons in the plane, by class: a run of seconds, to try things out.
 
-python train.py --config configs/toy_moons.py --workdir runs/moons
+    python train.py --config configs/toy_moons.py --workdir runs/moons
+
+Hardware: 2 CPU cores; about 15 seconds, compilation included.
+Measured: held-out loss 0.87 after 2,000 steps; its samples are judged by eye only.
 """
 
 from ml_collections import ConfigDict

@@ -77,12 +77,10 @@ def test_a_mixture_is_hit_in_law(case, name):
 def order(case, name, *, counts=(128, 256, 512), interval=(0.8, 0.2)):
     """The fitted slope of the error at the end of an interval inside (0, 1) against the step size."""
     process, world = process_of(name), analytic.gaussian(MEAN, VARIANCE)
-    start, stop = (jnp.asarray(end) for end in interval)
+    (start, stop), ends = map(jnp.asarray, interval), dict(start=interval[0], stop=interval[1])
     x = process.schedule(start)[1] * jax.random.normal(jax.random.key(0), (16, 2)) + MEAN[None]
     exact = analytic.gaussian_flow(world, process.schedule, x, t=start, s=stop)
-    errors = [
-        float(jnp.abs(run(case, process, world, x, times.grid(n, start=0.8, stop=0.2)) - exact).max()) for n in counts
-    ]
+    errors = [float(jnp.abs(run(case, process, world, x, times.grid(n, **ends)) - exact).max()) for n in counts]
     return -np.polyfit(np.log(counts), np.log(errors), 1)[0]
 
 
