@@ -121,10 +121,14 @@ def _actions(
         labels = np.arange(classes) if classes else None
         n = config["sampler"]["num"]
         x = sample(state.ema, jax.random.key(0), n, labels=labels)
-        if jax.process_index() == 0 and _drawable(x):
-            (workdir / "previews").mkdir(exist_ok=True)
-            shown = None if labels is None else np.resize(labels, n)
-            picture(x, value_range, labels=shown).save(workdir / "previews" / f"{step:07d}.png")
+        if jax.process_index() != 0:
+            return
+        try:
+            sheet = picture(x, value_range, labels=None if labels is None else np.resize(labels, n))
+        except ValueError:  # samples of a shape that has no picture
+            return
+        (workdir / "previews").mkdir(exist_ok=True)
+        sheet.save(workdir / "previews" / f"{step:07d}.png")
 
     def save(state, step, score):
         position = {"step": step, "seed": config["seed"], "examples": step * config["batch_size"]}
@@ -142,10 +146,6 @@ def _actions(
 def _interruptible() -> contextlib.AbstractContextManager[Callable[[], bool]]:
     """Our own signal handling in a run of one process; with several, jax passes SIGTERM around (see `stop` above)."""
     return training.interruptible() if jax.process_count() == 1 else contextlib.nullcontext(lambda: False)
-
-
-def _drawable(x: np.ndarray) -> bool:
-    return (x.ndim == 4 and x.shape[-1] in (1, 3)) or (x.ndim == 2 and x.shape[1] == 2)
 
 
 def _mesh(config: Mapping[str, Any]) -> jax.sharding.Mesh:

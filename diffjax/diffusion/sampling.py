@@ -29,13 +29,13 @@ def sample(
 ) -> Float[Array, "B *S"]:
     """Walk x from ts[0] to ts[-1].  key: one, or one per row [B]; x: a draw of the process at ts[0]."""
 
-    def rule(xt, t, c):
-        return denoise(xt, jnp.broadcast_to(t, xt.shape[:1]), c)
+    def rule(xt, t):
+        return denoise(xt, jnp.broadcast_to(t, xt.shape[:1]), cond)
 
     def step(carry, inputs):
         x, memory = carry
         i, plan = inputs
-        return solver.step(_fold(key, i), lambda xt, t: rule(xt, t, cond), x, plan, memory), None
+        return solver.step(_fold(key, i), rule, x, plan, memory), None
 
     steps = jnp.arange(1, len(ts))  # 0 is the prior's
     (x, _), _ = jax.lax.scan(step, (x, solver.init(x)), (steps, solver.plan(ts)))
