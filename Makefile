@@ -9,7 +9,7 @@ RUN := runs/digits
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench lock install install-dev clean
+.PHONY: help demo test lint bench laws parity lock install install-dev clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,12 +31,18 @@ lint: install-dev ## lint and check types only
 bench: install-dev ## measure ourselves beside other libraries
 	$(BIN)/python -m bench
 
+laws: install-dev ## every solver x schedule x prediction against its laws, into docs/laws.md
+	$(BIN)/python -m tests.laws.report docs/laws.md
+
+parity: .venv-peers/stamp ## compare our samplers with other libraries', number by number
+	.venv-peers/bin/python -m pytest tests/parity
+
 install: $(STAMPS)/runtime ## make .venv with what diffjax needs to run
 
 install-dev: $(STAMPS)/dev ## make .venv with the development tools too
 
 clean: ## remove .venv and the caches; keep runs/
-	rm -rf .venv .cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers .cache .pytest_cache .ruff_cache
 
 $(STAMPS)/venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
@@ -57,6 +63,16 @@ $(STAMPS)/dev: requirements-dev.lock requirements.lock pyproject.toml | $(STAMPS
 	$(PIP) install --quiet --require-hashes -r $<
 	$(PIP) install --quiet $(EDITABLE)
 	@touch $(STAMPS)/runtime $@
+
+# The peers have an environment of their own, which git and ruff leave alone.  k-diffusion goes in without what it needs for
+# training: torchvision is one of those, and its mere presence breaks the others.
+.venv-peers/stamp: requirements-dev.lock pyproject.toml
+	$(PYTHON) -m venv .venv-peers
+	@echo '*' > .venv-peers/.gitignore
+	.venv-peers/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r $<
+	.venv-peers/bin/python -m pip --disable-pip-version-check install --quiet --no-build-isolation --editable '.[peers]'
+	.venv-peers/bin/python -m pip --disable-pip-version-check install --quiet --no-deps k-diffusion==0.1.1.post1
+	@touch $@
 
 # Pins for every supported Python and platform, with hashes and without the address of any index.  Pins that still
 # fit are kept; `make lock UPGRADE=--upgrade` renews them.

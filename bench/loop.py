@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffjax.diffusion.gaussian import gaussian
+from diffjax.diffusion.grids import grid
 from diffjax.diffusion.parameterizations import PARAMETERIZATIONS
 from diffjax.diffusion.sampling import generate
 from diffjax.diffusion.schedules import SCHEDULES
 from diffjax.diffusion.solvers import SOLVERS
-from diffjax.diffusion.times import grid
 from diffjax.diffusion.weights import WEIGHTS
 from diffjax.nets import functional, unet
 

@@ -12,18 +12,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from diffjax.data import DATASETS, Batches, Source
+from diffjax.diffusion import parameterizations, schedules
 from diffjax.diffusion.denoiser import denoiser
 from diffjax.diffusion.gaussian import PROCESSES
 from diffjax.diffusion.guidance import classifier_free
 from diffjax.diffusion.losses import diffusion_loss
 from diffjax.diffusion.parameterizations import PARAMETERIZATIONS
 from diffjax.diffusion.sampling import generate
-from diffjax.diffusion.schedules import SCHEDULES, ends_in_pure_noise
-from diffjax.diffusion.solvers import DETERMINISTIC, SOLVERS
+from diffjax.diffusion.schedules import SCHEDULES
+from diffjax.diffusion.solvers import SOLVERS, draws_noise
 from diffjax.diffusion.times import TIMES
 from diffjax.diffusion.types import Net, Process, Schedule
 from diffjax.diffusion.weights import WEIGHTS
@@ -98,14 +99,15 @@ def build(config: Mapping[str, Any], *, source: Source | None = None) -> Experim
     config = _checked(config)
     source, heldout = (source, None) if source else _sources(config["data"])
     schedule = _schedule(config["schedule"])
-    if config["parameterization"].get("name") == "eps" and ends_in_pure_noise(schedule):
-        raise InputError(
-            f"parameterization 'eps' is ill-posed with schedule '{config['schedule']['name']}', for alpha(1) = 0 and "
-            f"x_0 cannot be read off pure noise; use parameterization 'v', 'x0' or 'velocity', or schedule 'linear'"
-        )
+    parameterization = pick(PARAMETERIZATIONS, "parameterization", config["parameterization"])
+    try:
+        parameterizations.check(parameterization, schedule)
+    except ValueError as error:
+        names = config["parameterization"]["name"], config["schedule"]["name"]
+        raise InputError("parameterization '{}' with schedule '{}': {}".format(*names, error)) from None
     process = pick(
         PROCESSES, "process", config["process"], schedule,
-        pick(PARAMETERIZATIONS, "parameterization", config["parameterization"]),
+        parameterization,
         pick(WEIGHTS, "weight", config["weight"]),
     )  # fmt: skip
     pick(SOLVERS, "solver", {"name": config["sampler"]["solver"]}, process)  # now, not when the first preview is due
@@ -142,28 +144,42 @@ def batches(experiment: Experiment, *, process_index: int, process_count: int) -
 
 
 def sampler(experiment: Experiment, spec: Mapping[str, Any], *, guided: bool) -> Callable:
-    """(params, keys [B], ts [n + 1], labels [B] or None, scale) -> x [B, *S], by the solver that `spec` names.
+    """(params, keys [B], ts [n + 1], labels [B] or None, scale, knobs) -> x [B, *S], by the solver that `spec` names.
 
-    It is pure, to be compiled.  Without guidance `scale` is ignored and the network is called on the batch alone,
-    otherwise on twice the batch.
+    It is pure, to be compiled, once for all grids of n steps, repetitions at the end included.  `knobs` are numbers of
+    the solver that may be traced (see `knobs_of`).  Without guidance `scale` is ignored and the network is called on
+    the batch alone, otherwise on twice the batch.
     """
-    solver = pick(SOLVERS, "solver", _without_idle_eta(spec), experiment.process)
 
-    def run(params, keys, ts, labels, scale):
+    def run(params, keys, ts, labels, scale, knobs):
         def denoise(xt, t, cond):
             return experiment.denoise(params, xt, t, cond)
 
+        solver = pick(SOLVERS, "solver", spec, experiment.process, **knobs)
         guide = classifier_free(denoise, experiment.source.classes, scale) if guided else denoise
         like = jnp.zeros((len(keys), *experiment.source.shape))
-        return generate(keys, guide, solver, process=experiment.process, ts=ts, like=like, cond=labels)
+        return generate(keys, guide, solver, process=experiment.process, ts=ts, like=like, cond=labels, padded=True)
 
     return run
 
 
-def _without_idle_eta(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Zero eta means "no noise", which every deterministic solver grants without having an option for it."""
-    idle = spec.get("eta") == 0 and spec["name"] in DETERMINISTIC
-    return {key: value for key, value in spec.items() if not (idle and key == "eta")}
+def knobs_of(experiment: Experiment, spec: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
+    """A solver's spec without its knobs, and the knobs: the numbers that it takes at run time, like eta.
+
+    A knob at zero stays in the spec: a solver that adds no noise is another program, and draws none; one that never
+    does grants eta = 0 without having it.  Raises InputError for whatever the solver refuses.
+    """
+    row = SOLVERS.get(spec["name"])
+    known = inspect.signature(row).parameters if row else {}
+    if spec.get("eta") == 0 and row and "eta" not in known and not draws_noise(row(experiment.process)):
+        spec = {key: value for key, value in spec.items() if key != "eta"}
+    pick(SOLVERS, "solver", spec, experiment.process)
+    turned = {
+        key: float(value)
+        for key, value in spec.items()
+        if key in known and known[key].annotation is ArrayLike and value
+    }
+    return {key: value for key, value in spec.items() if key not in turned}, turned
 
 
 def _loss(denoise, process, times, *, null: int, dropout: float) -> Callable:
@@ -182,17 +198,12 @@ def _loss(denoise, process, times, *, null: int, dropout: float) -> Callable:
 
 
 def _schedule(spec) -> Schedule:
-    """A schedule that can be evaluated, and that has noise at its end."""
+    """A schedule that is one: finite, from data to noise, with falling log-SNR."""
     schedule = pick(SCHEDULES, "schedule", spec)
     try:
-        alpha, sigma = np.asarray(schedule(jnp.asarray([0.5, 1.0])))
+        schedules.check(schedule)
     except (ValueError, ArithmeticError) as error:
-        raise InputError(f"schedule '{spec['name']}' cannot be evaluated with these options: {error}") from error
-    if not (np.isfinite(alpha).all() and np.isfinite(sigma).all() and sigma[1] > 0):
-        raise InputError(
-            f"schedule '{spec['name']}' reads alpha={alpha.tolist()}, sigma={sigma.tolist()} at t = 0.5 and 1; "
-            f"choose options that make both finite and sigma positive at 1"
-        )
+        raise InputError(f"schedule '{spec['name']}' with these options: {error}") from error
     return schedule
 
 
@@ -263,6 +274,7 @@ def _require_ranges(config: Mapping[str, Any]) -> None:
 
 def _typed(name: str, value: Any, wanted: Any) -> Any:
     """A value of the annotated type, whole numbers passing for floats; others of a plain type are refused."""
+    wanted = float if wanted is ArrayLike else wanted
     accepted = {int: (int,), float: (int, float), str: (str,), bool: (bool,), tuple: (tuple, list)}.get(wanted)
     if accepted and (not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool)):
         raise InputError(f"{name} must be of type {wanted.__name__}; got {value!r}")

@@ -14,11 +14,13 @@ from tqdm import tqdm
 
 from diffjax import training
 from diffjax.data import Batch, Source
+from diffjax.diffusion.grids import GRIDS, pad
 from diffjax.diffusion.sampling import row_keys
-from diffjax.diffusion.times import grid
 from diffjax.errors import InputError
 from diffjax.evaluation import write
-from diffjax.experiment import Experiment, build, sampler
+from diffjax.experiment import Experiment, build, knobs_of, pick, sampler
+
+LONGEST = 1000  # steps of a grid that runs in the one program of its solver
 
 
 class Model(NamedTuple):
@@ -78,8 +80,9 @@ def make_sample(experiment: Experiment) -> Callable:
 
     Labels cycle over the n samples; guidance is a number, or None for none; solver and steps default to the config's;
     start < 1 begins the grid below pure noise; other keywords (eta) go to the solver.  Sample i is a function of
-    (params, key, i): it depends neither on n, nor on `batch`, nor on the devices.  Compiled once for each solver,
-    number of steps and batch size; new params, keys, labels and guidance run the same program.
+    (params, key, i): it depends neither on n, nor on `batch`, nor on the devices.  `grid` names how the steps are
+    spaced (grids.py).  Compiled once for each solver and batch size: new params, keys, labels, guidance, grids of up to
+    LONGEST steps, eta and churn run the same program.
     """
     mesh = training.make_mesh()
     rows, same = training.batch_sharding(mesh), training.replicated(mesh)
@@ -88,7 +91,7 @@ def make_sample(experiment: Experiment) -> Callable:
     @cache
     def compiled(spec: tuple, guided: bool) -> Callable:
         run = sampler(experiment, dict(spec), guided=guided)
-        return jax.jit(run, in_shardings=(None, rows, same, rows, same), out_shardings=rows)
+        return jax.jit(run, in_shardings=(None, rows, same, rows, same, same), out_shardings=rows)
 
     @partial(jax.jit, static_argnums=1, out_shardings=rows)
     def keys(key, size, first):  # compiled, for in a run of several processes no process holds all rows
@@ -96,22 +99,23 @@ def make_sample(experiment: Experiment) -> Callable:
 
     def sample(
         params: Any, key: PRNGKeyArray, n: int, *, labels: Sequence[int] | None = None, guidance: float | None = None,
-        solver: str | None = None, steps: int | None = None, start: float = 1.0, batch: int = 500, **options: Any,
+        solver: str | None = None, steps: int | None = None, grid: str = "uniform", start: float = 1.0,
+        batch: int = 500, **options: Any,
     ) -> Float[np.ndarray, "n *S"]:  # fmt: skip
         if n < 1 or batch < 1:
             raise InputError(f"the number of samples and the batch must be at least 1; got {n} and {batch}")
         label = _cycled(labels, n, experiment, guided=guidance is not None)
-        try:
-            ts = grid(defaults["steps"] if steps is None else steps, start=start)
-        except ValueError as error:
-            raise InputError(str(error)) from None
-        run = compiled((("name", solver or defaults["solver"]), *sorted(options.items())), guidance is not None)
+        steps = int(defaults["steps"] if steps is None else steps)
+        ts = pick(GRIDS, "grid", {"name": grid}, experiment.process.schedule, steps, start=start)
+        spec, turned = knobs_of(experiment, {"name": solver or defaults["solver"], **options})
+        run = compiled(tuple(sorted(spec.items())), guidance is not None)
         scale = jnp.float32(1.0 if guidance is None else guidance)
         size = min(batch, n) + -min(batch, n) % mesh.size  # every device gets as many rows
         parts = []
         for first in tqdm(range(0, n, size), unit="batch", disable=n <= size):
             some = {} if label is None else {"label": np.resize(label[first : first + size], size)}
-            x = run(params, keys(key, size, first), ts, training.spread(some, rows).get("label"), scale)
+            label_rows = training.spread(some, rows).get("label")
+            x = run(params, keys(key, size, first), pad(ts, max(steps, LONGEST) + 1), label_rows, scale, turned)
             parts.append(training.to_host(x))
         return np.concatenate(parts)[:n]
 

@@ -49,7 +49,7 @@ def test_one_device_draws_what_eight_do(experiment, params, draw):
     run = jax.jit(sampler(experiment, dict(name="ancestral"), guided=False))
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(3), i))(jnp.arange(8))
     ts, labels = jnp.linspace(1, 0, 5), jnp.asarray([0, 1] * 4, jnp.int32)
-    one = run(params, keys, ts, labels, jnp.float32(1))
+    one = run(params, keys, ts, labels, jnp.float32(1), {})
     assert len(one.sharding.device_set) == 1 and jax.device_count() == 8
     np.testing.assert_allclose(draw(3, 8, labels=[0, 1]), one, rtol=1e-5, atol=1e-6)
 
@@ -97,11 +97,11 @@ def test_a_batch_sharded_sampler_exchanges_nothing(experiment, params, solver, g
     rows, same = batch_sharding(mesh), replicated(mesh)
     run = jax.jit(
         sampler(experiment, dict(name=solver), guided=guided),
-        in_shardings=(None, rows, same, rows, same),
+        in_shardings=(None, rows, same, rows, same, same),
         out_shardings=rows,
     )
     keys = jax.random.split(jax.random.key(0), 16)
-    arguments = (params, keys, jnp.linspace(1, 0, 5), jnp.zeros(16, jnp.int32), jnp.float32(2))
+    arguments = (params, keys, jnp.linspace(1, 0, 5), jnp.zeros(16, jnp.int32), jnp.float32(2), {})
     program = run.lower(*arguments).compile().as_text()
     assert not re.findall(r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter", program)
     assert "f32[2,2]" in program or "f32[4,2]" in program  # rows of one device only
@@ -112,7 +112,7 @@ def test_a_program_does_not_grow_with_its_steps(experiment, params):
         run = jax.jit(sampler(experiment, dict(name="ancestral"), guided=False))
         ts = jax.ShapeDtypeStruct((steps + 1,), jnp.float32)
         keys = jax.random.split(jax.random.key(0), 8)
-        return len(run.lower(params, keys, ts, jnp.zeros(8, jnp.int32), jnp.float32(1)).as_text())
+        return len(run.lower(params, keys, ts, jnp.zeros(8, jnp.int32), jnp.float32(1), {}).as_text())
 
     assert length(1000) <= 1.01 * length(10)
 

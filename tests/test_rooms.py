@@ -80,10 +80,11 @@ def test_the_mathematics_imports_without_frameworks():
 
 def tables():
     from diffjax import data, nets
-    from diffjax.diffusion import analytic, gaussian, parameterizations, schedules, solvers, times, weights
+    from diffjax.diffusion import analytic, gaussian, grids, parameterizations, schedules, solvers, times, weights
     from diffjax.training import optimizers
 
-    for module in (analytic, gaussian, parameterizations, schedules, solvers, times, weights, optimizers, nets, data):
+    ours = (analytic, gaussian, grids, parameterizations, schedules, solvers, times, weights)
+    for module in (*ours, optimizers, nets, data):
         for name, table in vars(module).items():
             if name.isupper() and isinstance(table, dict):
                 yield f"{module.__name__}.{name}", table

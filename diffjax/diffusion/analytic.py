@@ -6,7 +6,8 @@ appendix B.3)
     r_k      ~  w_k N(x_t; alpha m_k, alpha^2 v_k + sigma^2)                       responsibilities, summing to 1
     E[x_0 | x_t]  =  sum_k r_k ( m_k + alpha v_k / (alpha^2 v_k + sigma^2) (x_t - alpha m_k) )
 
-One Gaussian has one k; a point mass has v = 0.  With these, samplers are judged apart from any network.
+One Gaussian has one k; a point mass has v = 0; a data set is a mixture of point masses.  A Gaussian of any covariance
+has a diagonal one in another basis.  With these, samplers are judged apart from any network.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from .types import Denoise, Schedule, rows
@@ -68,7 +71,50 @@ def point(value: Float[Array, "*S"]) -> World:
     return gaussian(value, jnp.zeros_like(value))
 
 
-WORLDS = {"mixture": mixture, "gaussian": gaussian, "point": point}
+def empirical(data: Float[Array, "N *S"]) -> World:
+    """A data set itself, every example with the same weight: the best that a network can do is to repeat it."""
+    return mixture(data, jnp.zeros_like(data), jnp.ones(len(data), data.dtype))
+
+
+def low_rank(mean: Float[Array, "*S"], factors: Float[Array, "R *S"], variance: ArrayLike = 0.0) -> World:
+    """N(mean, sum_r f_r f_r^T + variance I): a Gaussian of data of any rank whose coordinates depend on each other.
+
+    In the basis of the factors' singular vectors it is N(., diag): E[x_0 | x_t] shrinks each by
+    alpha l / (alpha^2 l + sigma^2), l being l_r + variance along them, and variance across.
+    """
+    shape, m = mean.shape, mean.reshape(-1)
+    flat = factors.reshape(len(factors), -1)
+    _, singular, basis = jnp.linalg.svd(flat, full_matrices=False)  # basis [R, D]
+
+    def draw(key, n):
+        along, across = jax.random.split(key)
+        x = jax.random.normal(along, (n, len(flat)), m.dtype) @ flat
+        return (m[None] + x + jnp.sqrt(variance) * jax.random.normal(across, (n, len(m)), m.dtype)).reshape(n, *shape)
+
+    def denoise(schedule):
+        def exact(xt, t, cond=None):
+            x = xt.reshape(len(xt), -1)
+            alpha, sigma = (rows(level, x) for level in schedule(t))
+            gap = x - alpha * m[None]
+            shrink = lambda eigenvalue: alpha * eigenvalue / (alpha**2 * eigenvalue + sigma**2)  # noqa: E731
+            plain = shrink(jnp.asarray(variance, m.dtype))
+            along = (gap @ basis.T) * (shrink((singular**2 + variance)[None]) - plain) @ basis
+            return (m[None] + plain * gap + along).reshape(xt.shape)
+
+        return exact
+
+    return World(draw, denoise, mean, (jnp.sum(flat**2, axis=0) + variance).reshape(shape))
+
+
+def correlated(mean: Float[Array, "D"], covariance: Float[Array, "D D"]) -> World:
+    """N(mean, covariance), any covariance.  Raises ValueError if it is not symmetric, when it is known."""
+    if not isinstance(covariance, Tracer) and not jnp.allclose(covariance, covariance.T):
+        raise ValueError("a covariance must be symmetric; got one that differs from its transpose")
+    eigenvalues, vectors = jnp.linalg.eigh(covariance)
+    return low_rank(mean, jnp.sqrt(jnp.maximum(eigenvalues, 0))[:, None] * vectors.T)
+
+
+WORLDS = {row.__name__: row for row in (mixture, gaussian, point, empirical, low_rank, correlated)}
 
 
 def gaussian_flow(

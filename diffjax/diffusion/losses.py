@@ -9,23 +9,38 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree, Shaped
 
 from .types import Denoise, Keys, Process, Times
 
+X = PyTree[Shaped[Array, "B ..."]]  # [B, *S], or for a product of processes a dict of such
+
 
 def diffusion_loss(
-    key: Keys, denoise: Denoise, process: Process, *, times: Times, x0: Float[Array, "B *S"], cond: Any = None
+    key: Keys, denoise: Denoise, process: Process, *, times: Times, x0: X, cond: Any = None
 ) -> Float[Array, "B"]:
     """The loss of every row, averaged over its elements.  `denoise` has its params bound."""
     time_key, noise_key = jax.random.split(key)
-    return loss_at(noise_key, denoise, process, t=times(time_key, len(x0)), x0=x0, cond=cond)
+    t = times(time_key, len(jax.tree.leaves(x0)[0]))
+    return loss_at(noise_key, denoise, process, t=t, x0=x0, cond=cond)
 
 
 def loss_at(
-    key: Keys, denoise: Denoise, process: Process, *, t: Float[Array, "B"], x0: Float[Array, "B *S"], cond: Any
+    key: Keys, denoise: Denoise, process: Process, *, t: Float[Array, "B ..."], x0: X, cond: Any
 ) -> Float[Array, "B"]:
-    """The loss of every row at given times: what is averaged in training, and what is held fixed in evaluation."""
+    """The loss of every row at given times: what is averaged in training, and what is held fixed in evaluation.
+
+    The mean over a row's elements; of a dict, the sum of its parts' means.
+    """
     xt = process.corrupt(key, x0, t)
     loss = process.loss(x0, xt, t, denoise(xt, t, cond))
-    return jnp.mean(loss.reshape(len(x0), -1), axis=1)
+    parts = [jnp.mean(part.reshape(len(part), -1), axis=1) for part in jax.tree.leaves(loss)]
+    return jnp.sum(jnp.stack(parts), axis=0)
+
+
+def uncertainty(loss: Float[Array, "B"], log_variance: Float[Array, "B"]) -> Float[Array, "B"]:
+    """The loss where a network u(level) learns its scale: loss / exp(u) + u (Karras et al. 2024, eq. 21).
+
+    u is best where exp(u) is the mean loss of the level: every level then weighs alike (learned.uncertainty_net).
+    """
+    return loss * jnp.exp(-log_variance) + log_variance

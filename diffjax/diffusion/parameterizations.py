@@ -5,6 +5,7 @@ Any-to-any conversion goes through x0_hat, so n rows need no n^2 converters.
 
     x0        F = x_0                               Ho et al. 2020
     eps       F = eps                               Ho et al. 2020;             ill-posed where alpha = 0
+    score     F = -eps / sigma                      Song & Ermon 2019;          ill-posed where alpha = 0
     v         F = alpha eps - sigma x_0             Salimans & Ho 2022          for alpha^2 + sigma^2 = 1
     velocity  F = alpha' x_0 + sigma' eps           Lipman et al. 2023          = dx_t / dt
     edm       unit-variance input and target        Karras et al. 2022, table 1, in x / alpha, sigma / alpha
@@ -15,7 +16,7 @@ The level is what the network is told about the noise: t itself, or log(sigma / 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .schedules import rates
+from .schedules import PURE_NOISE, rates
 from .types import Coefficients, Parameterization, Schedule, Time, rows
 
 
@@ -35,6 +36,16 @@ def eps() -> Parameterization:
     def coefficients(schedule, t):
         alpha, sigma = schedule(t)
         return Coefficients(skip=1 / alpha, out=-sigma / alpha, scale=jnp.ones_like(t), level=t)
+
+    return coefficients
+
+
+def score() -> Parameterization:
+    """The score of the noising kernel, grad log N(x_t; alpha x_0, sigma^2): x_0 = (x_t + sigma^2 F) / alpha."""
+
+    def coefficients(schedule, t):
+        alpha, sigma = schedule(t)
+        return Coefficients(skip=1 / alpha, out=sigma**2 / alpha, scale=jnp.ones_like(t), level=t)
 
     return coefficients
 
@@ -78,7 +89,17 @@ def edm(data_std: float = 0.5) -> Parameterization:
     return coefficients
 
 
-PARAMETERIZATIONS = {"x0": x0, "eps": eps, "v": v, "velocity": velocity, "edm": edm}
+PARAMETERIZATIONS = {"x0": x0, "eps": eps, "score": score, "v": v, "velocity": velocity, "edm": edm}
+
+
+def check(parameterization: Parameterization, schedule: Schedule) -> None:
+    """Raises ValueError if the pair is ill-posed at t = 1: the answer says nothing of x_0, or is infinite."""
+    c = parameterization(schedule, jnp.ones(()))
+    if not (abs(c.skip) < 1 / PURE_NOISE and abs(c.out) > PURE_NOISE**2 and jnp.isfinite(c.out)):
+        raise ValueError(
+            f"this prediction is ill-posed on this schedule, for at t = 1 it means x0_hat = {c.skip:.3g} x + "
+            f"{c.out:.3g} F; use parameterization 'v', 'x0' or 'edm', or a schedule with alpha(1) > {PURE_NOISE}"
+        )
 
 
 def to_x0(

@@ -5,19 +5,24 @@ A schedule is one function t -> (alpha, sigma).  Everything else is derived from
     log-SNR           lambda(t) = 2 log(alpha / sigma)                            falls from +inf to its least value
     its inverse       by bisection
     the forward SDE   dx = f x dt + g dW,  f = alpha' / alpha,  g^2 = 2 sigma sigma' - 2 f sigma^2       by autodiff
+    its moments       x_t | x_s ~ N(a x_s, v),  a = alpha_t / alpha_s,  v = sigma_t^2 - a^2 sigma_s^2
 
 (Kingma et al. 2021, "Variational Diffusion Models", section 3; Karras et al. 2022, appendix B.)
-Time 0 is exactly data: every schedule reads (1, 0) there, so that no sampler needs a special last step.
+Time 0 is exactly data: every schedule reads (1, 0) there, so no sampler needs a special last step (see `check`).
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .types import Schedule
+
+PURE_NOISE = 1e-4  # an alpha below this leaves nothing of x_0 in x
 
 
 def linear(beta_min: float = 0.1, beta_max: float = 20.0) -> Schedule:
@@ -30,27 +35,28 @@ def linear(beta_min: float = 0.1, beta_max: float = 20.0) -> Schedule:
     return schedule
 
 
+def sub_vp(beta_min: float = 0.1, beta_max: float = 20.0) -> Schedule:
+    """The signal of `linear` under less noise: sigma = 1 - alpha^2 (Song et al. 2021, eq. 12 and 29)."""
+    vp = linear(beta_min, beta_max)
+    return lambda t: (vp(t)[0], vp(t)[1] ** 2)
+
+
 def cosine() -> Schedule:
     """Variance preserving on a circle: alpha = cos(pi t / 2) (Nichol & Dhariwal 2021; Salimans & Ho 2022)."""
-
-    def schedule(t):
-        # cos by way of sin: rounds to exactly 0 at t = 1, never below
-        return jnp.sin(0.5 * jnp.pi * (1 - t)), jnp.sin(0.5 * jnp.pi * t)
-
-    return schedule
+    # cos by way of sin: rounds to exactly 0 at t = 1, never below
+    return lambda t: (jnp.sin(0.5 * jnp.pi * (1 - t)), jnp.sin(0.5 * jnp.pi * t))
 
 
 def sigmoid(start: float = -3.0, end: float = 3.0, tau: float = 1.0) -> Schedule:
     """Variance preserving with alpha^2 a sigmoid of t, rescaled to run from 1 to 0 (Jabri et al. 2022, algorithm 1)."""
-
-    def rise(t):
-        return jax.nn.sigmoid((t * (end - start) + start) / tau)
+    low, high = start / tau, end / tau
 
     def schedule(t):
-        one, zero = jnp.ones_like(t), jnp.zeros_like(t)
-        span = rise(one) - rise(zero)
-        # sigma^2 and alpha^2 are formed apart: each is exact where it is small
-        return jnp.sqrt((rise(one) - rise(t)) / span), jnp.sqrt((rise(t) - rise(zero)) / span)
+        here, width = low + t * (high - low), high - low
+        # sigmoid(a) - sigmoid(b) = -sigmoid(a) sigmoid(-b) expm1(b - a): exact where it is small
+        left = jax.nn.sigmoid(high) * jax.nn.sigmoid(-here) * jnp.expm1((t - 1) * width)
+        gone = jax.nn.sigmoid(here) * jax.nn.sigmoid(-low) * jnp.expm1(-t * width)
+        return jnp.sqrt(left / (left + gone)), jnp.sqrt(gone / (left + gone))
 
     return schedule
 
@@ -76,14 +82,42 @@ def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> 
     return schedule
 
 
-def flow() -> Schedule:
-    """The straight line from data to noise (Liu et al. 2022; Lipman et al. 2023): alpha = 1 - t, sigma = t."""
-    return lambda t: (1 - t, t)
+def flow(shift: float = 1.0) -> Schedule:
+    """The straight line (Lipman et al. 2023), at t' = shift t / (1 + (shift - 1) t) (Esser et al. 2024, eq. 23)."""
+    # alpha = 1 - t', sigma = t'; shift > 1 lingers in the noise, for large data
+    return lambda t: ((1 - t) / (1 + (shift - 1) * t), shift * t / (1 + (shift - 1) * t))
+
+
+def vdm(gamma_min: float = -13.3, gamma_max: float = 5.0) -> Schedule:
+    """Variance preserving with log-SNR linear in t, from -gamma_min to -gamma_max (Kingma et al. 2021)."""
+    return from_gamma(lambda t: gamma_min + (gamma_max - gamma_min) * t)
+
+
+def from_gamma(gamma: Callable[[Array], Array]) -> Schedule:
+    """Variance preserving with log-SNR -gamma(t) for any rising gamma (Kingma et al. 2021, eq. 3)."""
+
+    def schedule(t):
+        level = gamma(t)
+        alpha, sigma = jnp.sqrt(jax.nn.sigmoid(-level)), jnp.sqrt(jax.nn.sigmoid(level))
+        return jnp.where(t > 0, alpha, 1), jnp.where(t > 0, sigma, 0)
+
+    return schedule
 
 
 def discrete(beta_start: float = 1e-4, beta_end: float = 0.02, steps: int = 1000) -> Schedule:
     """The DDPM chain (Ho et al. 2020): betas linear in k, alpha^2(k / steps) = prod_{i <= k} (1 - beta_i)."""
-    return from_betas(np.linspace(beta_start, beta_end, steps, dtype=np.float64))
+    return from_betas(np.linspace(beta_start, beta_end, steps))
+
+
+def scaled_linear(beta_start: float = 0.00085, beta_end: float = 0.012, steps: int = 1000) -> Schedule:
+    """The chain of latent diffusion: the square roots of betas linear in k (Rombach et al. 2022, their code)."""
+    return from_betas(np.linspace(beta_start**0.5, beta_end**0.5, steps) ** 2)
+
+
+def cosine_betas(steps: int = 1000, offset: float = 0.008, largest: float = 0.999) -> Schedule:
+    """The chain on a circle that starts a little late, its last betas clipped (Nichol & Dhariwal 2021, eq. 17)."""
+    kept = np.cos(0.5 * np.pi * (np.linspace(0, 1, steps + 1) + offset) / (1 + offset)) ** 2
+    return from_betas(np.minimum(1 - kept[1:] / kept[:-1], largest))
 
 
 def from_betas(betas: np.ndarray) -> Schedule:
@@ -105,14 +139,38 @@ def from_betas(betas: np.ndarray) -> Schedule:
 
 
 SCHEDULES = {
-    "linear": linear,
-    "cosine": cosine,
-    "sigmoid": sigmoid,
-    "ve": ve,
-    "edm": edm,
-    "flow": flow,
-    "discrete": discrete,
-}
+    "linear": linear, "sub_vp": sub_vp, "cosine": cosine, "sigmoid": sigmoid, "ve": ve, "edm": edm, "flow": flow,
+    "vdm": vdm, "discrete": discrete, "scaled_linear": scaled_linear, "cosine_betas": cosine_betas,
+}  # fmt: skip
+
+
+def shifted(schedule: Schedule, shift: float) -> Schedule:
+    """Log-SNR lowered by 2 log(shift) at every t, alpha^2 + sigma^2 kept (Hoogeboom et al. 2023, section 3.1)."""
+
+    def moved(t):
+        alpha, sigma = schedule(t)
+        scale = jnp.sqrt((alpha**2 + sigma**2) / (alpha**2 + (shift * sigma) ** 2))
+        return scale * alpha, scale * shift * sigma
+
+    return moved
+
+
+def zero_terminal_snr(schedule: Schedule) -> Schedule:
+    """A variance-preserving schedule, its alpha moved and stretched to end at 0 (Lin et al. 2024, algorithm 1).
+
+    alpha(0) = 1 stays; Lin et al. keep alpha(1 / T).  Raises ValueError unless alpha^2 + sigma^2 = 1 throughout.
+    """
+    total = jnp.sum(jnp.stack(schedule(jnp.linspace(0, 1, 9))) ** 2, axis=0)
+    if not jnp.allclose(total, 1, atol=1e-4):
+        raise ValueError(f"zero_terminal_snr needs alpha^2 + sigma^2 = 1, as 'linear' has; got {total.tolist()}")
+
+    def stretched(t):
+        (alpha, sigma), (last, _) = schedule(t), schedule(jnp.ones_like(t))
+        left = alpha - last + jax.lax.stop_gradient(jnp.maximum(last - alpha, 0))  # rounding is not to make it negative
+        lost = sigma**2 / (1 + alpha) / (1 - last)  # 1 - alpha, stretched: exact where it is small
+        return left / (1 - last), jnp.sqrt(lost * (2 - lost))
+
+    return stretched
 
 
 def rates(schedule: Schedule, t: Float[Array, "*B"]) -> tuple[Array, Array]:
@@ -149,7 +207,33 @@ def drift_and_diffusion(schedule: Schedule, t: Float[Array, "*B"]) -> tuple[Arra
     return f, jnp.sqrt(jnp.maximum(2 * sigma * (sigma_rate - f * sigma), 0))
 
 
+def transition(schedule: Schedule, t: Float[Array, "*B"], s: Float[Array, "*B"]) -> tuple[Array, Array]:
+    """(a, variance) of x_t given x_s, s <= t, which is N(a x_s, variance): the moments of the SDE from s to t."""
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+    a = alpha_t / alpha_s
+    ratio = a * sigma_s / jnp.where(sigma_t > 0, sigma_t, 1)  # in [0, 1]: no difference of large numbers
+    return a, sigma_t**2 * (1 - ratio) * (1 + ratio)
+
+
+def check(schedule: Schedule) -> None:
+    """Raise ValueError, saying where, unless a schedule obeys the laws above; to be called outside of `jax.jit`."""
+    t = np.linspace(0, 1, 1001)
+    alpha, sigma = (np.asarray(part, float) for part in schedule(jnp.asarray(t)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        falls = np.diff(2 * (np.log(alpha) - np.log(sigma)), prepend=np.inf) < 0
+    for holds, law in (
+        (np.isfinite(alpha) & np.isfinite(sigma), "be finite"),
+        ((t > 0) | (alpha == 1) & (sigma == 0), "be exactly data, (1, 0), at t = 0"),
+        ((t < 1) | (sigma > 0), "have noise at t = 1"),
+        ((t == 0) | falls, "fall in log-SNR"),
+    ):
+        for i in np.flatnonzero(~holds):
+            here = f"alpha={alpha[i]:g}, sigma={sigma[i]:g} at t={t[i]:g}"
+            raise ValueError(f"a schedule must {law}; this one reads {here}: change its options or its formula")
+
+
 def ends_in_pure_noise(schedule: Schedule) -> bool:
-    """Whether alpha(1) = 0: nothing of the data is left at t = 1, so that x_0 cannot be read off x_1 and eps."""
-    alpha, _ = schedule(jnp.ones(()))
-    return bool(alpha < 1e-4)
+    """Whether alpha(1) = 0, so that x_0 cannot be read off x_1 and eps; False of a traced schedule, which hides it."""
+    with jax.ensure_compile_time_eval():
+        alpha, _ = schedule(jnp.ones(()))
+    return not isinstance(alpha, Tracer) and float(alpha) < PURE_NOISE

@@ -1,21 +1,21 @@
-"""Which noise levels to train on, and on which to sample.
-
-A law of training times is a function (key, n) -> t [n] in (0, 1]:
+"""Which noise levels to train on: a law of training times is a function (key, n) -> t [n] in (0, 1].
 
     uniform            t ~ U                                                         Ho et al. 2020
     stratified         one draw in each of n equal strata: lower variance            Kingma et al. 2021, appendix I.1
     logit_normal       logit t ~ N(mean, std^2)                                      Esser et al. 2024, eq. 19
     log_normal_sigma   log(sigma / alpha) ~ N(mean, std^2)                           Karras et al. 2022, table 1
+    log_snr            log-SNR ~ U between its values at two times                   Song et al. 2021b, section 4
+    discrete           t = k / T, k ~ U{1 ... T}: the calls of a chain               Ho et al. 2020
 
-A grid of sampling times is an array ts [n + 1] that falls from start to end; the last is usually 0, exactly data.
+The density of `log_snr` is p(t) ~ -lambda'(t), with lambda = log-SNR: it is importance sampling for the bound and for
+likelihood weighting, which weigh the error of eps by -lambda'(t) / 2 and -lambda'(t).  Under it the loss of weight
+`simple` is the bound over half the range of lambda.
 """
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float
 
-from .schedules import time_of_log_snr
+from . import schedules
 from .types import Schedule, Times
 
 # Time 0 itself carries no noise and so teaches nothing; this is below what any network resolves.
@@ -47,9 +47,24 @@ def log_normal_sigma(schedule: Schedule, mean: float = -1.2, std: float = 1.2) -
 
     def times(key, n):
         log_ratio = mean + std * jax.random.normal(key, (n,))
-        return jnp.maximum(time_of_log_snr(schedule, -2 * log_ratio), SMALLEST)
+        return jnp.maximum(schedules.time_of_log_snr(schedule, -2 * log_ratio), SMALLEST)
 
     return times
+
+
+def log_snr(schedule: Schedule, least: float = SMALLEST, most: float = 1 - SMALLEST) -> Times:
+    """Log-SNR uniform between its values at the times `least` and `most`: it may be infinite at 0 and 1."""
+
+    def times(key, n):
+        first, last = schedules.log_snr(schedule, jnp.asarray([least, most]))
+        return schedules.time_of_log_snr(schedule, first + (last - first) * jax.random.uniform(key, (n,)))
+
+    return times
+
+
+def discrete(schedule: Schedule, steps: int = 1000) -> Times:
+    """The times of a chain of `steps` steps, all alike."""
+    return lambda key, n: (1.0 + jax.random.randint(key, (n,), 0, steps)) / steps
 
 
 TIMES = {
@@ -57,16 +72,6 @@ TIMES = {
     "stratified": stratified,
     "logit_normal": logit_normal,
     "log_normal_sigma": log_normal_sigma,
+    "log_snr": log_snr,
+    "discrete": discrete,
 }
-
-
-def grid(steps: int, *, start: float = 1.0, stop: float = 0.0) -> Float[Array, "points"]:
-    """`steps` equal steps in t from `start` down to `stop`: [steps + 1].
-
-    Raises ValueError if steps < 1 or not 0 <= stop < start <= 1.
-    """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1; got {steps}")
-    if not 0 <= stop < start <= 1:
-        raise ValueError(f"a grid runs from start down to stop within [0, 1]; got start={start}, stop={stop}")
-    return jnp.asarray(np.linspace(start, stop, steps + 1))

@@ -1,11 +1,12 @@
 """The nouns of the mathematics, with their shapes.
 
-    B batch;  *S data shape, any rank;  t, s [B] in [0, 1]: 0 is data, 1 is noise, and s < t.
+    B batch;  *S data shape, any rank;  t, s in [0, 1]: 0 is data, 1 is noise, and s < t.
+    A time is one number for all rows [], one for each row [B], or one for each element (of x's rank, broadcast to x).
 
     Schedule  t -> (alpha, sigma)                               x_t = alpha x_0 + sigma eps
     Denoise   (x_t, t, cond) -> x0_hat                          the only bridge between networks and mathematics
     Process   a kind of noise: how data is corrupted, what a network sees and means, how noise is undone
-    Solver    how to walk along a grid of times with a denoiser
+    Solver    how to walk along a grid of times with a denoiser: coefficients planned ahead, and one step
     Net       init(key) -> params;  apply(params, x, level, cond, *, key=None) -> raw
 
 A component is a function or one of these small records of functions; nothing here has state.
@@ -19,8 +20,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
-Time = Float[Array, ""] | Float[Array, "B"]  # one for all rows, or one for each
+Time = Float[Array, "..."]  # [], [B] or one for each element
 Keys = Key[Array, "..."]  # one key [], or one for each row [B]
+Source = Keys | Callable[[Array], Array]  # where one call's standard normal noise comes from: keys, or like -> z
+Noise = Callable[[Keys, Array, Array, Array], Array]  # (fresh keys, start, end, like) -> z of a call between two times
 Schedule = Callable[[Array], tuple[Array, Array]]
 Denoise = Callable[[Array, Array, Any], Array]
 Times = Callable[[Keys, int], Array]
@@ -51,16 +54,28 @@ class Process(NamedTuple):
     reverse: Callable  # (key, x_t, x0_hat, t, s) -> x_s      a draw of q(x_s | x_t, x_0 = x0_hat)
 
 
-class Solver(NamedTuple):
-    """A rule for one step from t to s < t.
+class Plan(NamedTuple):
+    """What a solver does along a grid, call by call of the network; leading axis [calls].
 
-    plan evaluates what depends on the grid alone, once and for all steps: ts [n + 1] -> a pytree of [n, ...].
-    step sees one slice of it.  memory is what a multistep rule remembers; () if nothing.
+    A step from t to s may take several calls, and a solver may go back up: calls need not be the grid's intervals.
     """
 
-    plan: Callable  # ts -> plan
+    moves: Array  # t > s, of the step that the call belongs to: a call of an empty step changes nothing
+    start: Array  # the noise of this call is a Brownian path's between the times start and end; fresh if they are one
+    end: Array
+    rows: Any  # what the step needs to know: a pytree
+
+
+class Solver(NamedTuple):
+    """A rule for walking along a grid of times: ts [n + 1], or [n + 1, B] for a grid of each row's own.
+
+    plan evaluates what depends on the grid alone, once and for all calls.  step sees one slice of its rows, and makes
+    one call of denoise(x, t).  memory is what the rule remembers from one call to the next; () if nothing.
+    """
+
+    plan: Callable  # ts -> Plan
     init: Callable  # x -> memory
-    step: Callable  # (key, denoise, x, slice_of_plan, memory) -> (x, memory)
+    step: Callable  # (source of noise, denoise, x, slice_of_rows, memory) -> (x, memory)
 
 
 class Net(NamedTuple):
@@ -76,8 +91,10 @@ def rows(values: ArrayLike, like: Array) -> Array:
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim)) if values.ndim else values
 
 
-def normal(key: Keys, like: Float[Array, "B *S"]) -> Float[Array, "B *S"]:
+def normal(noise: Source, like: Float[Array, "B *S"]) -> Float[Array, "B *S"]:
     """Standard normal noise shaped like `like`.  With one key per row, a row's noise does not depend on its batch."""
-    if key.ndim == 0:
-        return jax.random.normal(key, like.shape, like.dtype)
-    return jax.vmap(lambda k: jax.random.normal(k, like.shape[1:], like.dtype))(key)
+    if callable(noise):
+        return noise(like)
+    if noise.ndim == 0:
+        return jax.random.normal(noise, like.shape, like.dtype)
+    return jax.vmap(lambda k: jax.random.normal(k, like.shape[1:], like.dtype))(noise)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.diffusion import analytic, schedules, times
+from diffjax.diffusion import analytic, schedules
 from diffjax.diffusion.denoiser import denoiser
 from diffjax.diffusion.gaussian import gaussian, posterior
 from diffjax.diffusion.losses import diffusion_loss, loss_at
@@ -170,10 +170,71 @@ def test_the_loss_draws_anew_for_every_key():
     assert not np.allclose(first, other)
 
 
-def test_grids():
-    ts = times.grid(4)
-    np.testing.assert_allclose(ts, [1, 0.75, 0.5, 0.25, 0])
-    np.testing.assert_allclose(times.grid(2, start=0.8, stop=0.2), [0.8, 0.5, 0.2])
-    for bad in [dict(steps=0), dict(steps=3, start=0.2, stop=0.5), dict(steps=3, start=1.5)]:
-        with pytest.raises(ValueError, match="at least 1|within"):
-            times.grid(**bad)
+def test_the_loss_of_a_dict_is_the_sum_of_its_parts_means():
+    """A process over a dict of arrays of different sizes: no part counts more for having more elements."""
+    parts = {"a": process_of("linear", weight="simple"), "b": process_of("edm")}
+
+    def corrupt(key, x0, t):
+        keys = jax.random.split(key)
+        return {k: parts[k].corrupt(keys[i], x0[k], t) for i, k in enumerate(parts)}
+
+    def loss(x0, xt, t, x0_hat):
+        return {k: parts[k].loss(x0[k], xt[k], t, x0_hat[k]) for k in parts}
+
+    both = parts["a"]._replace(corrupt=corrupt, loss=loss)
+    x0 = {"a": jax.random.normal(jax.random.key(1), (5, 3, 2)), "b": jax.random.normal(jax.random.key(2), (5, 11))}
+    t = jnp.linspace(0.1, 0.9, 5)
+    with jax.debug_key_reuse(False):
+        got = loss_at(jax.random.key(0), lambda xt, t, cond: xt, both, t=t, x0=x0, cond=None)
+        xt = corrupt(jax.random.key(0), x0, t)
+    expected = sum(np.mean(np.reshape(part, (5, -1)), axis=1) for part in loss(x0, xt, t, xt).values())
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+    drawn = diffusion_loss(jax.random.key(3), lambda xt, t, cond: xt, both, times=lambda key, n: t[:n], x0=x0)
+    assert drawn.shape == (5,)
+
+
+def test_the_loss_takes_levels_for_each_element():
+    """With one level per element, the loss of a row is the mean over the losses at those levels."""
+    process, x0 = process_of("flow", weight="simple"), jax.random.normal(jax.random.key(1), (4, 3))
+    t = jnp.linspace(0.1, 0.9, 12).reshape(4, 3)
+    got = loss_at(jax.random.key(0), lambda xt, t, cond: xt, process, t=t, x0=x0, cond=None)
+    each = ((1 - t) / t) ** 2 * t**2 * (jax.random.normal(jax.random.key(0), (4, 3)) - x0) ** 2
+    np.testing.assert_allclose(got, each.mean(1), rtol=1e-9)
+
+
+def test_discrete_times_are_those_of_the_chain():
+    t = TIMES["discrete"](SCHEDULES["discrete"](), 8)(jax.random.key(0), 40_000)
+    values, counts = np.unique(np.asarray(t), return_counts=True)
+    np.testing.assert_array_equal(values, np.arange(1, 9) / 8)
+    assert np.abs(counts / 5000 - 1).max() < 0.06  # 4 standard errors
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_log_snr_times_are_uniform_in_log_snr(name):
+    schedule, n = SCHEDULES[name](), 4096
+    levels = np.sort(schedules.log_snr(schedule, TIMES["log_snr"](schedule, 0.01, 0.9)(jax.random.key(0), n)))
+    low, high = schedules.log_snr(schedule, jnp.asarray([0.9, 0.01]))
+    assert np.abs((levels - low) / (high - low) - (np.arange(n) + 0.5) / n).max() < 1.63 / n**0.5  # Kolmogorov's, 99 %
+
+
+@pytest.mark.parametrize("weight, factor", [("elbo", 0.5), ("likelihood", 1.0)])
+@pytest.mark.parametrize("name", ["linear", "cosine", "edm"])
+def test_log_snr_times_are_importance_sampling_for_the_bound(name, weight, factor):
+    """The error of eps under uniform log-SNR is the bound under uniform t: one value, and far less scatter."""
+    schedule, n, (least, most) = SCHEDULES[name](), 20_000, (1e-3, 0.999)
+    world = analytic.gaussian(jnp.asarray([0.3]), jnp.asarray([0.8]))
+
+    def losses(weight, times, seed):
+        process = gaussian(schedule, PARAMETERIZATIONS["x0"](), WEIGHTS[weight]())
+        keys = jax.random.split(jax.random.key(seed))
+        x0 = world.draw(keys[0], n)
+        return np.asarray(diffusion_loss(keys[1], world.denoise(schedule), process, times=times, x0=x0))
+
+    high, low = schedules.log_snr(schedule, jnp.asarray([least, most]))
+    plain = losses(weight, lambda key, n: jax.random.uniform(key, (n,), minval=least, maxval=most), 0) * (most - least)
+    sampled = losses("simple", TIMES["log_snr"](schedule, least, most), 1) * float(factor * (high - low))
+    exact = factor * np.log((1 + 0.8 * np.exp(high)) / (1 + 0.8 * np.exp(low)))
+    assert sampled.mean() == pytest.approx(exact, abs=4 * sampled.std() / n**0.5)
+    assert sampled.std() < 0.03 * n**0.5 * exact  # so that the line above says something
+    assert plain.mean() == pytest.approx(exact, abs=5 * plain.std() / n**0.5)
+    assert sampled.std() < plain.std()

@@ -1,11 +1,11 @@
-"""Exact denoisers against numerical integration, and guidance against its definition."""
+"""Exact denoisers against numerical integration."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.diffusion import analytic, guidance
+from diffjax.diffusion import analytic
 from diffjax.diffusion.schedules import SCHEDULES
 
 
@@ -47,43 +47,3 @@ def test_gaussian_flow_solves_the_ode(name):
     x0_hat = world.denoise(schedule)(x, t[None], None)
     velocity = slopes[0] * x0_hat + slopes[1] * (x - alpha * x0_hat) / sigma
     np.testing.assert_allclose((ahead - behind) / (2 * h), velocity, rtol=1e-5)
-
-
-def conditional(xt, t, cond):
-    return xt * t[:, None] + cond[:, None]
-
-
-def test_classifier_free_is_the_extrapolation_of_two_calls():
-    xt, t, cond = jnp.arange(6.0).reshape(3, 2), jnp.asarray([0.1, 0.2, 0.3]), jnp.asarray([1, 2, 3])
-    for scale in (0.0, 1.0, 2.5, jnp.asarray([0.0, 1.0, 4.0])):
-        one = guidance.classifier_free(conditional, 9, scale)(xt, t, cond)
-        weak, strong = (lambda x, t, c: conditional(x, t, jnp.full_like(c, 9))), conditional
-        two = guidance.extrapolate(weak, strong, scale)(xt, t, cond)
-        np.testing.assert_allclose(one, two, rtol=1e-12)
-
-
-def test_scale_one_is_the_condition_and_zero_the_null():
-    xt, t, cond = jnp.ones((2, 2)), jnp.asarray([0.1, 0.2]), jnp.asarray([1, 2])
-    strong, weak = conditional(xt, t, cond), conditional(xt, t, jnp.asarray([9, 9]))
-    np.testing.assert_allclose(guidance.classifier_free(conditional, 9, 1.0)(xt, t, cond), strong)
-    np.testing.assert_allclose(guidance.classifier_free(conditional, 9, 0.0)(xt, t, cond), weak)
-
-
-def test_classifier_free_makes_one_call_of_twice_the_batch():
-    sizes = []
-
-    def denoise(xt, t, cond):
-        sizes.append((len(xt), len(t), len(cond)))
-        return conditional(xt, t, cond)
-
-    guidance.classifier_free(denoise, 9, 2.0)(jnp.ones((3, 2)), jnp.ones(3), jnp.asarray([1, 2, 3]))
-    assert sizes == [(6, 6, 6)]
-
-
-def test_guidance_moves_a_gaussian_as_the_formula_says():
-    """Two Gaussian worlds of one width: the guided denoiser is that of the mean extrapolated by the scale."""
-    schedule = SCHEDULES["linear"]()
-    null, one, far = (analytic.gaussian(jnp.asarray([m]), jnp.asarray([0.5])) for m in (0.0, 1.0, 3.0))
-    guided = guidance.extrapolate(null.denoise(schedule), one.denoise(schedule), 3.0)
-    xt, t = jnp.asarray([[0.2], [1.0]]), jnp.asarray([0.3, 0.9])
-    np.testing.assert_allclose(guided(xt, t, None), far.denoise(schedule)(xt, t, None), rtol=1e-9)
