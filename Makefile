@@ -9,7 +9,7 @@ RUN := runs/digits
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench laws parity lock install install-dev clean
+.PHONY: help demo test lint bench laws parity notebooks lock install install-dev clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ laws: install-dev ## every solver x schedule x prediction against its laws, into
 
 parity: .venv-peers/stamp ## compare our samplers with other libraries', number by number
 	.venv-peers/bin/python -m pytest tests/parity
+
+notebooks: install-dev ## run the notebooks in full, and keep what they show; trains the demo's model if there is none
+	$(BIN)/python train.py --config configs/digits.py --workdir $(RUN)
+	DIFFJAX_RUN=$(abspath $(RUN)) $(BIN)/python notebooks/run.py
 
 install: $(STAMPS)/runtime ## make .venv with what diffjax needs to run
 

@@ -24,7 +24,7 @@ def arguments() -> argparse.Namespace:
         "--solver", help="ddim, heun, dpmpp_2m, unipc, ... (default: the config's; all: docs/choosing_a_sampler.md)"
     )
     parser.add_argument("--steps", type=int, help="steps of the solver (default: the config's)")
-    parser.add_argument("--grid", help="how steps are spaced: uniform, log_snr, rho, quadratic, trailing (default: uniform)")
+    parser.add_argument("--grid", help="spacing: uniform, log_snr, rho, quadratic, trailing (default: uniform)")
     parser.add_argument("--eta", type=float, help="noise, from the ODE (0) to the SDE (1) (default: the solver's)")
     parser.add_argument("--churn", type=float, help="noise that heun adds before its steps, 0 and up (default: 0)")
     parser.add_argument(

@@ -3,13 +3,14 @@
 digits    how good the demo's samples are, by a judge that has seen real digits only
 compile   what a sampler costs to compile, against its number of steps
 loop      what a sampler costs beyond its network calls
+nfe       how close to the law samplers come in few network calls, beside other libraries where they are installed
 """
 
 import sys
 
-from bench import compile, digits, loop
+from bench import compile, digits, loop, nfe
 
-BENCHES = {"digits": digits.main, "compile": compile.main, "loop": loop.main}
+BENCHES = {"digits": digits.main, "compile": compile.main, "loop": loop.main, "nfe": nfe.main}
 
 
 def main() -> None:

@@ -234,7 +234,7 @@ def plot(judgements: Sequence[Judgement], path: Path, *, band: tuple[float, floa
         mean = lambda j: np.mean([np.log(d) for d in j.distances.values() if d] or [np.inf])  # noqa: E731
         best = sorted(here, key=mean)[:6]
         for j in sorted(here, key=lambda j: j in best):
-            points = [(calls, d) for calls, d in j.distances.items() if d is not None]
+            points = [(calls, max(d, 1e-12)) for calls, d in j.distances.items() if d is not None]
             style = (
                 {"label": j.solver, "lw": 1.6, "marker": "o", "ms": 3} if j in best else {"color": "0.85", "lw": 0.8}
             )
