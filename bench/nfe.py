@@ -152,7 +152,7 @@ def report(scores, fresh, chance):
     for budget in BUDGETS:
         here = {row: score for row, score in scores.items() if row.budget == budget and score[0] < np.inf}
         sides = list(dict.fromkeys(row.side for row in here))
-        by_sw, by_rms = (lambda row: np.mean(fresh.get(row, np.inf))), (lambda row: here[row][1])
+        by_sw, by_rms = (lambda row: np.mean(fresh.get(row, np.inf))), (lambda row, here=here: here[row][1])
         bests += [
             f"\n## {budget} calls\n\n| by | side | SW, fresh seeds | RMS | rule | grid |\n|---|---|---|---|---|---|"
         ]
@@ -171,7 +171,8 @@ def report(scores, fresh, chance):
             error = np.exp(sw.mean()) * sw.std() / np.sqrt(FRESH - 1)
             bests += [f"\nbest of {side} / best of ours: SW {np.exp(sw.mean()):.3f} ± {error:.3f}, RMS {rms:.3f}"]
         tables += [
-            f"\n## Every rule at {budget} calls\n\n| side | rule | SW | on the grid | RMS | on the grid |\n|---|---|---|---|---|---|"
+            f"\n## Every rule at {budget} calls\n\n"
+            "| side | rule | SW | on the grid | RMS | on the grid |\n|---|---|---|---|---|---|"
         ]
         best = {}
         for row, score in here.items():

@@ -61,6 +61,16 @@ def test_padding_changes_nothing_and_compiles_nothing(case):
     assert made[2] - made[1] == made[1] - made[0] > 0  # so many calls for each step, and none for padding
 
 
+@pytest.mark.parametrize("case, options", [*((case, {}) for case in SOLVERS), ("heun", {"churn": 20.0})])
+def test_padding_moves_nothing(case, options):
+    """The calls that move are as many, and in the same places, on a grid and on the same grid padded."""
+    _, _, solver = solver_of(case, **options)
+    plain = solver.plan(grids.grid(12)).moves
+    padded = solver.plan(grids.pad(grids.grid(12), 20)).moves
+    np.testing.assert_array_equal(padded[: len(plain)], plain)
+    assert not padded[len(plain) :].any()
+
+
 @pytest.mark.parametrize("case", SOLVERS)
 def test_the_network_appears_once_in_the_program(case):
     """Whatever the order of the solver and the number of steps; rk45 has one more call, onto data."""

@@ -44,7 +44,8 @@ def heun(
         ratio = step.sigma_t / step.alpha_t
         gamma = jnp.minimum(churn / jnp.sum(step.t > step.s, axis=0, keepdims=True), math.sqrt(2) - 1)
         raised = time_of_log_snr(process.schedule, -2 * jnp.log(ratio * (1 + gamma)))
-        raised = jnp.where((ratio >= churn_low) & (ratio <= churn_high) & (gamma > 0), raised, step.t)
+        churned = (ratio >= churn_low) & (ratio <= churn_high) & (gamma > 0) & (step.t > step.s)
+        raised = jnp.where(churned, raised, step.t)
         return _heun(between(process, raised, step.s), before=_upward(process, step.t, raised, noise))
 
     return staged(plan)
