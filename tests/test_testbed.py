@@ -14,6 +14,7 @@ from diffjax import testbed
 def double_precision():
     with jax.enable_x64(True):
         yield
+    jax.config.update("jax_enable_x64", False)  # which the command sets for its process
 
 
 def run(tmp_path, capsys, *words):

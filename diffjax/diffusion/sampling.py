@@ -97,7 +97,8 @@ def walk(
     if not padded:
         (x, _), records = jax.lax.scan(step, carry, calls)
         return x, records
-    last = jnp.sum(jnp.any(plan.moves.reshape(len(plan.moves), -1), axis=1))
+    moving = jnp.any(plan.moves.reshape(len(plan.moves), -1), axis=1)
+    last = jnp.max(jnp.where(moving, calls[0], 0))  # idle calls may come before it, too
     one = lambda i, carry: step(carry, jax.tree.map(lambda a: a[i], calls))[0]  # noqa: E731
     return jax.lax.fori_loop(0, last, one, carry)[0], None
 

@@ -84,10 +84,10 @@ def test_strong_order_on_one_brownian_path(case):
         ts = jnp.linspace(0.8, 0.2, n + 1)
         return jax.jit(lambda x: sampling.sample(keys, denoise, solver, ts=ts, x=x, noise=noise))(x)
 
-    truth = end("ancestral", 4096)
+    truth = end("ancestral", 1024)
     errors = np.asarray([float(jnp.sqrt(jnp.mean((end(case, n) - truth) ** 2))) for n in (16, 32, 64)])
     assert exact.order(errors, (16, 32, 64)) > 0.85
-    assert errors[-1] < 0.04  # 64 steps and 4096 of another solver end at one place
+    assert errors[-1] < 0.04  # 64 steps and 1024 of another solver end at one place
 
 
 def test_a_brownian_path_is_one_path():
