@@ -1,6 +1,6 @@
 """The rows of diffusers and k-diffusion for `nfe`: every rule that a denoiser can drive, on every grid of its own.
 
-Left out: rules for distilled networks (LCM, TCD, SCM), for other tasks (RePaint, inversion), and copies of a rule.
+Left out: rules that choose their own number of calls, for distilled networks (LCM, TCD), or for other tasks (RePaint).
 """
 
 import copy
@@ -13,10 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench.nfe import BUDGETS, LOWEST, Row, each, world
+from bench.nfe import BUDGETS, LOWEST, Row, named, world
 from tests.parity import peers
 
 torch, k_sampling = peers.torch, peers.k_sampling
+
+
+def each(**choices):
+    """Every combination of options."""
+    return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
+
+
 CHAINS = {
     "linear": {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02},
     "scaled_linear": {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
@@ -56,7 +63,6 @@ PLAIN = (
     "KDPM2Discrete",
 )
 SAMPLERS = {
-    "dpm_adaptive": each(rtol=[0.05, 5.0]),
     "dpmpp_2m_sde": each(eta=[0.0, 0.5, 1.0], solver_type=["midpoint", "heun"]),
     "dpmpp_2s_ancestral": each(eta=[0.0, 1.0]),
     "dpmpp_3m_sde": each(eta=[0.0, 0.5, 1.0]),
@@ -89,10 +95,6 @@ class Counted:
     def __call__(self, x, alpha, sigma):
         self.calls += 1
         return torch.from_numpy(np.array(self.exact(x.numpy(), float(alpha), float(sigma))))
-
-
-def title(name, options):
-    return " ".join([name, *(f"{key}={value}" for key, value in options.items())])
 
 
 def level_of(scheduler, i, k):
@@ -151,7 +153,7 @@ def diffusers(name, options):
             words = ", ".join(filter(None, [chain, *spacing.values(), *(key[4:] for key in curve)])) or "its own"
             at = tuple(map(float, level))
             yield Row(
-                "diffusers", title(name, options), words, budget, at, partial(run, scheduler=scheduler, kind=kind)
+                "diffusers", named(name, options), words, budget, at, partial(run, scheduler=scheduler, kind=kind)
             )
 
 
@@ -162,8 +164,8 @@ def k_diffusion(name, options):
     def run(x, seed, sigmas):
         torch.manual_seed(seed)
         asked, way = Counted(), (sigmas,)
-        if name in ("dpm_fast", "dpm_adaptive"):  # with a grid of their own between two levels
-            way = (sigmas[-2], sigmas[0], *[len(sigmas) - 1] * (name == "dpm_fast"))
+        if name == "dpm_fast":  # has a grid of its own between two levels
+            way = (sigmas[-2], sigmas[0], len(sigmas) - 1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             x = sampler(lambda x, s: asked(x, 1.0, s[0]), torch.from_numpy(x), *way, disable=True, **options)
@@ -172,4 +174,4 @@ def k_diffusion(name, options):
     calls = [run(np.zeros((1, 2)), 0, SIGMAS["linear, vp"](n))[1] for n in range(2, max(BUDGETS) + 1)]
     for budget, (words, sigmas) in itertools.product(BUDGETS, SIGMAS.items()):
         ts = sigmas(max([n for n, made in enumerate(calls, start=2) if made <= budget], default=2))
-        yield Row("k-diffusion", title(name, options), words, budget, (1.0, float(ts[0])), partial(run, sigmas=ts))
+        yield Row("k-diffusion", named(name, options), words, budget, (1.0, float(ts[0])), partial(run, sigmas=ts))

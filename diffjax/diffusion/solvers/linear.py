@@ -85,8 +85,8 @@ def lagrange(kernel: Callable, nodes: Sequence[Array], known: Sequence[Array]) -
                 value = value * (1 - theta / node) / (1 - nodes[k] / node)
             return value
 
-        total = jnp.tensordot(jnp.asarray(SHARES, nodes[k].dtype), jax.vmap(integrand)(jnp.asarray(THETA)), 1)
-        return jnp.where(known[k], total, 0)
+        theta, shares = (jnp.asarray(rule, nodes[k].dtype) for rule in (THETA, SHARES))
+        return jnp.where(known[k], jnp.tensordot(shares, jax.vmap(integrand)(theta), 1), 0)
 
     return [weight(k) for k in range(len(nodes))]
 
