@@ -19,7 +19,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 # The shapes in the signatures of the mathematics are checked at every call.
-install_import_hook("diffjax.diffusion", "beartype.beartype")
+install_import_hook(["diffjax.diffusion", "diffjax.testbed"], "beartype.beartype")
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ TARGETS = {
     ),
     "solvers/pseudo": (SOLVER_TESTS, "plms or pndm"),
     "solvers/langevin": (SOLVER_TESTS, "predictor or langevin or correct or options"),
+    "solvers/inpainting": ([f"{LAWS}test_inpainting.py"], ""),
     "solvers/adaptive": (SOLVER_TESTS, "rk45 or adaptive"),
 }
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult}
@@ -139,9 +140,11 @@ def survives(root: Path, module: str, place: int) -> str:
 
 
 def copy_to(folder: Path) -> Path:
-    for part in ("diffjax", "tests", "pyproject.toml"):
+    for part in ("diffjax", "tests", "configs", "pyproject.toml"):
         copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
         copy(ROOT / part, folder / part)
+    (ROOT / ".cache").mkdir(exist_ok=True)
+    (folder / ".cache").symlink_to(ROOT / ".cache")  # compiled programs
     return folder
 
 

@@ -19,6 +19,7 @@ ARROWS = {
     "nets": {"diffusion"},
     "training": {"diffusion"},
     "evaluation": {"diffusion"},
+    "testbed": {"diffusion", "evaluation"},
 }
 MATHEMATICS = {"jax", "numpy", "jaxtyping"}
 
@@ -80,7 +81,8 @@ def test_the_mathematics_imports_without_frameworks():
 
 def tables():
     from diffjax import data, nets
-    from diffjax.diffusion import analytic, gaussian, grids, parameterizations, schedules, solvers, times, weights
+    from diffjax.diffusion import gaussian, grids, parameterizations, schedules, solvers, times, weights
+    from diffjax.testbed import analytic
     from diffjax.training import optimizers
 
     ours = (analytic, gaussian, grids, parameterizations, schedules, solvers, times, weights)

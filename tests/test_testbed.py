@@ -7,7 +7,8 @@ import jax
 import pytest
 from PIL import Image
 
-from diffjax import testbed
+from diffjax.testbed import __main__ as command
+from diffjax.testbed.worlds import WORLDS
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +19,7 @@ def double_precision():
 
 
 def run(tmp_path, capsys, *words):
-    testbed.main([*words, "--num", "512", "--out", str(tmp_path / "out")])
+    command.main([*words, "--num", "512", "--out", str(tmp_path / "out")])
     return capsys.readouterr().out, json.loads((tmp_path / "out" / "table.json").read_text())
 
 
@@ -63,9 +64,9 @@ def test_a_point_is_hit_by_all_and_adaptive_rules_are_counted(tmp_path, capsys):
     assert three["distances"]["2"] < 1e-6  # its step onto data is one call
 
 
-@pytest.mark.parametrize("name", testbed.WORLDS)
+@pytest.mark.parametrize("name", WORLDS)
 def test_worlds_are_laws(name):
-    world = testbed.WORLDS[name]()
+    world = WORLDS[name]()
     draws = world.draw(jax.random.key(0), 2000)
     assert draws.shape[1:] == world.mean.shape
     assert float(abs(draws.mean(0) - world.mean).max()) < 0.3
@@ -83,5 +84,5 @@ def test_worlds_are_laws(name):
 )
 def test_what_cannot_be_judged_is_refused_in_a_sentence(words, sentence, capsys, tmp_path):
     with pytest.raises(SystemExit) as caught:
-        testbed.main([*words, "--out", str(tmp_path)])
+        command.main([*words, "--out", str(tmp_path)])
     assert sentence in str(caught.value) + capsys.readouterr().err

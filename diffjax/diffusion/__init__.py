@@ -1,4 +1,4 @@
-"""The mathematics: schedules, predictions, weights, processes, losses, guidance, solvers, analytic worlds.
+"""The mathematics: schedules, predictions, weights, processes, losses, guidance, solvers, likelihood.
 
 Imports jax, numpy and jaxtyping, nothing else.
 """

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .parameterizations import to_x0
-from .schedules import log_snr
+from .schedules import log_snr, transition
 from .types import Denoise, Parameterization, Process, Schedule, Weight, normal, rows
 
 REACH = 16.0  # the largest |log(alpha / sigma)| that is told apart from infinity: a ratio of 1e7
@@ -33,12 +33,6 @@ def posterior(schedule: Schedule, t: Array, s: Array) -> tuple[Array, Array, Arr
     ratio = sigma_s / sigma_t
     added = jnp.maximum(1 - (kept * ratio) ** 2, 0)  # v / sigma_t^2: in [0, 1] without cancellation of large numbers
     return kept * ratio**2, alpha_s * added, sigma_s * jnp.sqrt(added)
-
-
-def step_variance(schedule: Schedule, t: Array, s: Array) -> Array:
-    """sigma_t^2 - a^2 sigma_s^2 of q(x_t | x_s) = N(a x_s, .), a = alpha_t / alpha_s: beta of the discrete chain."""
-    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
-    return sigma_t**2 * jnp.maximum(1 - (alpha_t / alpha_s * sigma_s / sigma_t) ** 2, 0)
 
 
 def gaussian(schedule: Schedule, parameterization: Parameterization, weight: Weight) -> Process:
@@ -94,7 +88,7 @@ def learned_variance(
     def spread(share, xt, t, s):
         """(keep, pull, log variance, log of the posterior's own variance); onto data both are the large one."""
         keep, pull, std = posterior(schedule, t, s)
-        large = jnp.log(step_variance(schedule, t, s))
+        large = jnp.log(transition(schedule, t, s)[1])
         small = jnp.where(s > 0, 2 * jnp.log(jnp.where(s > 0, std, 1)), large)
         large, small = rows(large, xt), rows(small, xt)
         return rows(keep, xt), rows(pull, xt), share * large + (1 - share) * small, small

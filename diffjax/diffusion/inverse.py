@@ -107,7 +107,7 @@ def pigdm(
 def inpaint(denoise: Denoise, known: ArrayLike, mask: ArrayLike) -> Denoise:
     """x0_hat with what is known put in: `known` where mask is 1, both [*S] or [B, *S] (Wang et al. 2023, for masks).
 
-    The rest feels it through x_t alone: exact where known, rough elsewhere.
+    The rest feels it through x_t alone: exact where known, rough elsewhere; `solvers.inpainting.repaint` is closer.
     """
     require(lambda m: (m == 0) | (m == 1), "mask must be 1 where known and 0 elsewhere; got other values", mask)
 

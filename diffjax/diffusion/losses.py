@@ -41,6 +41,6 @@ def loss_at(
 def uncertainty(loss: Float[Array, "B"], log_variance: Float[Array, "B"]) -> Float[Array, "B"]:
     """The loss where a network u(level) learns its scale: loss / exp(u) + u (Karras et al. 2024, eq. 21).
 
-    u is best where exp(u) is the mean loss of the level: every level then weighs alike (learned.uncertainty_net).
+    u is best where exp(u) is the mean loss of the level: every level then weighs alike (nets/uncertainty.py).
     """
     return loss * jnp.exp(-log_variance) + log_variance

@@ -103,26 +103,18 @@ def check(parameterization: Parameterization, schedule: Schedule) -> None:
 
 
 def to_x0(
-    parameterization: Parameterization,
-    schedule: Schedule,
-    raw: Float[Array, "B *S"],
-    *,
-    xt: Float[Array, "B *S"],
-    t: Time,
-) -> Float[Array, "B *S"]:
+    parameterization: Parameterization, schedule: Schedule, raw: Float[Array, "B *S"], *,
+    xt: Float[Array, "B *S"], t: Time,
+) -> Float[Array, "B *S"]:  # fmt: skip
     """x0_hat [B, *S] from a raw prediction."""
     c = parameterization(schedule, t)
     return rows(c.skip, xt) * xt + rows(c.out, xt) * raw
 
 
 def from_x0(
-    parameterization: Parameterization,
-    schedule: Schedule,
-    x0_hat: Float[Array, "B *S"],
-    *,
-    xt: Float[Array, "B *S"],
-    t: Time,
-) -> Float[Array, "B *S"]:
+    parameterization: Parameterization, schedule: Schedule, x0_hat: Float[Array, "B *S"], *,
+    xt: Float[Array, "B *S"], t: Time,
+) -> Float[Array, "B *S"]:  # fmt: skip
     """The raw prediction [B, *S] that means x0_hat: the inverse of `to_x0`."""
     c = parameterization(schedule, t)
     return (x0_hat - rows(c.skip, xt) * xt) / rows(c.out, xt)

@@ -211,8 +211,10 @@ def transition(schedule: Schedule, t: Float[Array, "*B"], s: Float[Array, "*B"])
     """(a, variance) of x_t given x_s, s <= t, which is N(a x_s, variance): the moments of the SDE from s to t."""
     (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
     a = alpha_t / alpha_s
-    ratio = a * sigma_s / jnp.where(sigma_t > 0, sigma_t, 1)  # in [0, 1]: no difference of large numbers
-    return a, sigma_t**2 * (1 - ratio) * (1 + ratio)
+    ratio = (
+        a * sigma_s / jnp.where(sigma_t > 0, sigma_t, 1)
+    )  # in [0, 1], but for rounding: no difference of large numbers
+    return a, sigma_t**2 * jnp.maximum(1 - ratio, 0) * (1 + ratio)
 
 
 def check(schedule: Schedule) -> None:

@@ -67,11 +67,4 @@ def discrete(schedule: Schedule, steps: int = 1000) -> Times:
     return lambda key, n: (1.0 + jax.random.randint(key, (n,), 0, steps)) / steps
 
 
-TIMES = {
-    "uniform": uniform,
-    "stratified": stratified,
-    "logit_normal": logit_normal,
-    "log_normal_sigma": log_normal_sigma,
-    "log_snr": log_snr,
-    "discrete": discrete,
-}
+TIMES = {row.__name__: row for row in (uniform, stratified, logit_normal, log_normal_sigma, log_snr, discrete)}

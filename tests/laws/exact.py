@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax.diffusion import analytic, grids, sampling
+from diffjax.diffusion import grids, sampling
 from diffjax.diffusion.denoiser import denoiser
 from diffjax.diffusion.gaussian import gaussian
 from diffjax.diffusion.parameterizations import PARAMETERIZATIONS, check, from_x0
 from diffjax.diffusion.schedules import SCHEDULES
 from diffjax.diffusion.solvers import SOLVERS
 from diffjax.diffusion.weights import WEIGHTS
+from diffjax.testbed import analytic
 
 MEAN, VARIANCE = np.asarray([0.7, -0.4]), np.asarray([0.3, 1.6])
 POINT = np.asarray([2.0, -3.0])

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from diffjax.diffusion import analytic, grids, sampling
+from diffjax.diffusion import grids, sampling
 from diffjax.diffusion.parameterizations import PARAMETERIZATIONS
 from diffjax.diffusion.schedules import SCHEDULES
 from diffjax.diffusion.solvers import SOLVERS
+from diffjax.testbed import analytic
 from tests.laws import exact
 from tests.laws.test_orders import ORDERS, SMOOTH, WEAK
 

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.diffusion import analytic, guidance
+from diffjax.diffusion import guidance
 from diffjax.diffusion.guidance import apg, classifier_free, dynamic_threshold, extrapolate, interval, static_threshold
 from diffjax.diffusion.schedules import SCHEDULES, time_of_log_snr
+from diffjax.testbed import analytic
 
 with jax.enable_x64(True):
     T, COND = jnp.asarray([0.2, 0.5, 0.8]), jnp.asarray([0, 1, 2])

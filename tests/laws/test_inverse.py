@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.diffusion import analytic, parameterizations, sampling, solvers, weights
+from diffjax.diffusion import parameterizations, sampling, solvers, weights
 from diffjax.diffusion.gaussian import gaussian
 from diffjax.diffusion.guidance import classifier_free, extrapolate, static_threshold
 from diffjax.diffusion.inverse import classifier, dps, inpaint, pigdm, tilted
 from diffjax.diffusion.schedules import SCHEDULES
 from diffjax.diffusion.types import rows
+from diffjax.testbed import analytic
 
 with jax.enable_x64(True):
     T, XT, LABEL = jnp.asarray([0.15, 0.5, 0.9]), jax.random.normal(jax.random.key(0), (3, 4)), np.asarray([0, 1, 1])

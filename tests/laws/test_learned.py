@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from diffjax.diffusion import schedules
-from diffjax.diffusion.learned import init_monotone, monotone, uncertainty_net
+from diffjax.diffusion.learned import init_monotone, monotone
 from diffjax.diffusion.losses import uncertainty
 from diffjax.diffusion.weights import elbo
+from diffjax.nets.uncertainty import uncertainty_net
 
 
 def wild(seed, size=3.0):

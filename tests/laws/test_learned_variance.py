@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.diffusion import analytic, grids, sampling
-from diffjax.diffusion.gaussian import Estimate, learned_variance, mean, posterior, step_variance
+from diffjax.diffusion import grids, sampling
+from diffjax.diffusion.gaussian import Estimate, learned_variance, mean, posterior
 from diffjax.diffusion.losses import loss_at
 from diffjax.diffusion.parameterizations import PARAMETERIZATIONS, from_x0
-from diffjax.diffusion.schedules import SCHEDULES
+from diffjax.diffusion.schedules import SCHEDULES, transition
 from diffjax.diffusion.solvers import SOLVERS
 from diffjax.diffusion.weights import WEIGHTS
+from diffjax.testbed import analytic
 
 M, V = 0.7, 0.3
 
@@ -25,7 +26,7 @@ def best_share(schedule, t, s):
     _, pull, std = posterior(schedule, t, s)
     alpha, sigma = schedule(t)
     variance = std**2 + pull**2 * V * sigma**2 / (alpha**2 * V + sigma**2)
-    small, large = 2 * jnp.log(std), jnp.log(step_variance(schedule, t, s))
+    small, large = 2 * jnp.log(std), jnp.log(transition(schedule, t, s)[1])
     return (jnp.log(variance) - small) / (large - small)
 
 

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.diffusion import analytic, dequantization, likelihood, schedules
+from diffjax.diffusion import dequantization, likelihood, schedules
 from diffjax.diffusion.likelihood import DIVERGENCES, bits_per_dim
 from diffjax.diffusion.sampling import row_keys
 from diffjax.diffusion.schedules import SCHEDULES, log_snr, time_of_log_snr
+from diffjax.testbed import analytic
 
 LEAST, EXACT, FLOW, NORMAL = 1e-3, likelihood.exact(), schedules.flow(), jax.scipy.stats.norm
 KEY, SHORT = partial(jax.random.key, 0), schedules.ve(0.01, 1.0)  # at whose end much of the data is left

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.diffusion import analytic, sampling
+from diffjax.diffusion import sampling
 from diffjax.diffusion.brownian import brownian
 from diffjax.diffusion.schedules import SCHEDULES, log_snr
 from diffjax.diffusion.solvers import SOLVERS, draws_noise
+from diffjax.testbed import analytic
 from tests.laws import exact
 
 # What theory says, on any smooth grid.  The classical weights of ipndm, plms and pndm suppose equal steps in

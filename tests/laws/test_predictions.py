@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.diffusion import analytic, schedules
+from diffjax.diffusion import schedules
 from diffjax.diffusion.gaussian import gaussian, posterior
 from diffjax.diffusion.parameterizations import PARAMETERIZATIONS, check, from_x0, to_x0
 from diffjax.diffusion.schedules import SCHEDULES
 from diffjax.diffusion.weights import WEIGHTS
+from diffjax.testbed import analytic
 
 with jax.enable_x64(True):
     T = jnp.linspace(0.05, 0.95, 7)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.diffusion import analytic, schedules
+from diffjax.diffusion import schedules
 from diffjax.diffusion.denoiser import denoiser
 from diffjax.diffusion.gaussian import gaussian, posterior
 from diffjax.diffusion.losses import diffusion_loss, loss_at
@@ -14,6 +14,7 @@ from diffjax.diffusion.schedules import SCHEDULES
 from diffjax.diffusion.times import TIMES
 from diffjax.diffusion.types import normal
 from diffjax.diffusion.weights import WEIGHTS
+from diffjax.testbed import analytic
 
 each_schedule = pytest.mark.parametrize("name", SCHEDULES)
 

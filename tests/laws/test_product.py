@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.diffusion import analytic, masked, sampling, schedules
-from diffjax.diffusion.chains import independent
+from diffjax.diffusion import masked, sampling, schedules
 from diffjax.diffusion.gaussian import gaussian
 from diffjax.diffusion.grids import grid
 from diffjax.diffusion.losses import diffusion_loss, loss_at
@@ -19,6 +18,8 @@ from diffjax.diffusion.solvers.tokens import blocks, confidence
 from diffjax.diffusion.times import TIMES
 from diffjax.diffusion.uniform import uniform
 from diffjax.diffusion.weights import WEIGHTS
+from diffjax.testbed import analytic
+from diffjax.testbed.chains import independent
 
 V, FLOW, COSINE = 3, schedules.flow(), schedules.cosine()
 PARTS = {

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.diffusion import analytic, grids, guidance, sampling
+from diffjax.diffusion import grids, guidance, sampling
 from diffjax.diffusion.solvers import SOLVERS
+from diffjax.testbed import analytic
 from tests.laws import exact
 
 WORLD = analytic.mixture(jnp.asarray([[-1.0], [1.0]]), jnp.asarray([[0.1], [0.3]]), jnp.asarray([0.5, 0.5]))

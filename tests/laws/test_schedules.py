@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.diffusion import analytic, schedules
+from diffjax.diffusion import schedules
 from diffjax.diffusion.denoiser import on_schedule
 from diffjax.diffusion.schedules import SCHEDULES
+from diffjax.testbed import analytic
 
 with jax.enable_x64(True):
     T = jnp.linspace(0.002, 0.998, 499)

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.diffusion import analytic, grids, sampling
+from diffjax.diffusion import grids, sampling
 from diffjax.diffusion.parameterizations import PARAMETERIZATIONS
 from diffjax.diffusion.schedules import SCHEDULES
 from diffjax.diffusion.solvers import SOLVERS, draws_noise
+from diffjax.testbed import analytic
 from tests.laws import exact
 
 PREDICTIONS = list(PARAMETERIZATIONS)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from diffjax.diffusion import masked, sampling, schedules, uniform
-from diffjax.diffusion.chains import TOKEN_WORLDS, chain, independent, sequences
 from diffjax.diffusion.grids import grid
 from diffjax.diffusion.solvers.first_order import ancestral
 from diffjax.diffusion.solvers.tokens import blocks, chosen, confidence, likeliest, margin
+from diffjax.testbed.chains import TOKEN_WORLDS, chain, independent, sequences
 
 V, L = 3, 3
 SCHEDULES = {"flow": schedules.flow(), "cosine": schedules.cosine(), "linear": schedules.linear()}

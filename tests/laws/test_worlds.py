@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.diffusion import analytic
 from diffjax.diffusion.schedules import SCHEDULES
+from diffjax.testbed import analytic
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax.diffusion import analytic, sampling
+from diffjax.diffusion import sampling
 from diffjax.diffusion.gaussian import gaussian
 from diffjax.diffusion.parameterizations import PARAMETERIZATIONS
 from diffjax.diffusion.schedules import from_betas, time_of_log_snr
 from diffjax.diffusion.solvers import SOLVERS
 from diffjax.diffusion.weights import WEIGHTS
+from diffjax.testbed import analytic
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -12,9 +12,10 @@ import pytest
 import torch
 from peers import agree, by_chain, by_ratio, by_sigma, noise_of_calls, ours, start, straight, theirs
 
-from diffjax.diffusion import analytic, gaussian, grids, parameterizations, schedules, weights
+from diffjax.diffusion import gaussian, grids, parameterizations, schedules, weights
 from diffjax.diffusion.solvers import SOLVERS
 from diffjax.diffusion.types import rows
+from diffjax.testbed import analytic
 
 STEPS = 10
 

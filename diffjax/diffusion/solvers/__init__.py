@@ -8,8 +8,9 @@
     langevin      predictor-corrector, annealed Langevin dynamics
     adaptive      Runge-Kutta with error control
     tokens        confidence-based unmasking
+    inpainting    a solver held to what is known
 
-Each file has its rows in a table; SOLVERS holds all of them, and every row is also a name of this package.
+Each file has its rows in a table; SOLVERS holds those of any Gaussian process, and they are names of this package.
 """
 
 from collections.abc import Callable

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from ..gaussian import posterior, step_variance
-from ..schedules import drift_and_diffusion, ends_in_pure_noise
+from ..gaussian import posterior
+from ..schedules import drift_and_diffusion, ends_in_pure_noise, transition
 from ..types import Plan, Process, Solver
 from .linear import Interval, Multistep, intervals, multistep, plan_of
 
@@ -41,7 +41,7 @@ def ancestral_large(process: Process) -> Solver:
     def plan(ts):
         step = intervals(process, ts)
         keep, pull, _ = posterior(process.schedule, step.t, step.s)
-        std = jnp.sqrt(step_variance(process.schedule, step.t, step.s))
+        std = jnp.sqrt(transition(process.schedule, step.t, step.s)[1])
         return plan_of(step, Multistep(step.t, keep, pull, std=jnp.where(step.last, 0, std)))
 
     return multistep(plan)
@@ -108,7 +108,7 @@ def reverse_diffusion(process: Process, eta: ArrayLike = 1.0) -> Solver:
 
     def plan(ts):
         step = intervals(process, ts)
-        variance = step_variance(process.schedule, step.t, step.s)
+        variance = transition(process.schedule, step.t, step.s)[1]
         pull = 0.5 * (1 + jnp.square(eta)) * variance / step.sigma_t**2
         keep = 2 - step.alpha_t / step.alpha_s - pull
         return plan_of(step, ending_on_data(step, keep, pull * step.alpha_t, jnp.multiply(eta, jnp.sqrt(variance))))
@@ -117,14 +117,8 @@ def reverse_diffusion(process: Process, eta: ArrayLike = 1.0) -> Solver:
 
 
 FIRST_ORDER = {
-    "ancestral": ancestral,
-    "ancestral_large": ancestral_large,
-    "ddim": ddim,
-    "dpm_1": dpm_1,
-    "euler": euler,
-    "euler_ancestral": euler_ancestral,
-    "euler_maruyama": euler_maruyama,
-    "reverse_diffusion": reverse_diffusion,
+    row.__name__: row
+    for row in (ancestral, ancestral_large, ddim, dpm_1, euler, euler_ancestral, euler_maruyama, reverse_diffusion)
 }
 
 

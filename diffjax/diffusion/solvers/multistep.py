@@ -142,13 +142,4 @@ def unipc(process: Process, order: int = 3) -> Solver:
     return Solver(plan, lambda x: (jnp.zeros_like(x),) * (1 + order), step)
 
 
-MULTISTEP = {
-    "deis": deis,
-    "dpmpp_2m": dpmpp_2m,
-    "dpmpp_2m_sde": dpmpp_2m_sde,
-    "dpmpp_3m": dpmpp_3m,
-    "dpmpp_3m_sde": dpmpp_3m_sde,
-    "ipndm": ipndm,
-    "lms": lms,
-    "unipc": unipc,
-}
+MULTISTEP = {row.__name__: row for row in (deis, dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde, ipndm, lms, unipc)}

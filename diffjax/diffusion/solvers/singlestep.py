@@ -246,13 +246,4 @@ def seeds_2(process: Process) -> Solver:
     return staged(plan)
 
 
-SINGLESTEP = {
-    "dpm_2": dpm_2,
-    "dpm_3": dpm_3,
-    "dpmpp_2s": dpmpp_2s,
-    "dpmpp_3s": dpmpp_3s,
-    "dpmpp_sde": dpmpp_sde,
-    "heun": heun,
-    "restart": restart,
-    "seeds_2": seeds_2,
-}
+SINGLESTEP = {row.__name__: row for row in (dpm_2, dpm_3, dpmpp_2s, dpmpp_3s, dpmpp_sde, heun, restart, seeds_2)}

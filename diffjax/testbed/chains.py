@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax.scipy.special import entr
 from jaxtyping import Array, Float, Integer
 
-from .masked import NEVER
-from .types import Denoise
+from diffjax.diffusion.masked import NEVER
+from diffjax.diffusion.types import Denoise
 
 
 class TokenWorld(NamedTuple):

@@ -19,7 +19,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from .types import Denoise, Schedule, rows
+from diffjax.diffusion.types import Denoise, Schedule, rows
 
 
 class World(NamedTuple):
