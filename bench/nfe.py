@@ -37,7 +37,7 @@ OPTIONS = {  # beside a row's defaults
     "ddim": [{"eta": 0.5}, {"eta": 1.0}], "deis": [{"order": 1}, {"order": 2}], "dpmpp_2m_sde": [{"eta": 0.5}],
     "dpmpp_3m_sde": [{"eta": 0.5}], "ipndm": [{"order": 2}, {"order": 3}], "lms": [{"order": 2}, {"order": 3}],
     "annealed_langevin": [{"per_level": 1}], "restart": [{"repeats": 1, "steps": 1}],
-    "unipc": [{"order": 1}, {"order": 2}],
+    "unipc": [{"order": 1}, {"order": 2}, {"taper": 1}], "dpmpp_3m": [{"taper": 1}],
 }  # fmt: skip
 world = cache(WORLDS["mixture"])
 # A rule on a grid, within a budget of calls, from level = (alpha, sigma).  run(x, seed) -> (samples, calls made).
@@ -174,7 +174,7 @@ def main(argv):
     else:
         print("ours alone; for the others, `make parity` once, and then .venv-peers/bin/python -m bench nfe")
     groups = [[r for r in scores if (r.side, r.budget) == key] for key in {(r.side, r.budget) for r in scores}]
-    best = [sorted(rows, key=lambda row: scores[row][by])[:6] for rows, by in product(groups, (0, 1))]
+    best = [sorted(rows, key=lambda row: scores[row][by])[:4] for rows, by in product(groups, (0, 1))]
     again = [Judge(seed, MORE * args.num) for seed in range(1, FRESH + 1)]
     fresh = {row: np.asarray([judge.sw(judge(row)) for judge in again]) for row in tqdm({*chain(*best)}, desc="again")}
     low, high = floor(jax.random.key(99), lambda key: world().draw(key, MORE * args.num), sliced_wasserstein)

@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
         data=dict(dataset="imagenet_resized/64x64", heldout="validation", flip=False),
         net=dict(width=192, multipliers=(1, 2, 3, 4), blocks=3, attention=(32, 16, 8), head_width=64, dropout=0.1),
         optimizer=dict(learning_rate=1e-4, warmup=2_441),
-        ema=0.99994,  # a half-life of 50 million images
+        ema=dict(decay=0.99994),  # a half-life of 50 million images
         loader=dict(workers=16),
         sampler=dict(steps=40),
     )

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 
@@ -20,31 +21,34 @@ from diffjax.diffusion import parameterizations, schedules
 from diffjax.diffusion.denoiser import denoiser
 from diffjax.diffusion.gaussian import PROCESSES
 from diffjax.diffusion.guidance import classifier_free
-from diffjax.diffusion.losses import diffusion_loss
+from diffjax.diffusion.losses import levels, loss_at
 from diffjax.diffusion.parameterizations import PARAMETERIZATIONS
 from diffjax.diffusion.sampling import generate
 from diffjax.diffusion.schedules import SCHEDULES
 from diffjax.diffusion.solvers import SOLVERS, draws_noise
 from diffjax.diffusion.times import TIMES
-from diffjax.diffusion.types import Net, Process, Schedule
+from diffjax.diffusion.types import Net, Process, Schedule, fold
 from diffjax.diffusion.weights import WEIGHTS
 from diffjax.errors import InputError, unknown
-from diffjax.nets import NETS, functional
+from diffjax.nets import NETS, SPLITS, functional
+from diffjax.training.ema import AVERAGES, Average
 from diffjax.training.loop import Rhythm
 from diffjax.training.optimizers import DECAYS, OPTIMIZERS, clipped, warmed
+from diffjax.training.sharding import Overrides
 
 # The parts of a config.  The free ones may change between a run and its continuation: what is learned is the same.
 PARTS = (
     "seed", "steps", "batch_size", "data", "schedule", "parameterization", "weight", "times", "process", "net",
     "label_dropout", "optimizer", "ema",
 )  # fmt: skip
-FREE_PARTS = ("every", "keep", "loader", "mesh", "sampler")
-NUMBERS = {"seed": int, "steps": int, "batch_size": int, "label_dropout": float, "ema": float}
+FREE_PARTS = ("every", "keep", "loader", "mesh", "memory", "sampler")
+NUMBERS = {"seed": int, "steps": int, "batch_size": int, "label_dropout": float}
 OPTIONS = {
     "every": dict.fromkeys(Rhythm._fields, int),
     "keep": {"last": int, "best": int},
     "loader": {"workers": int, "threads": int, "prefetch": int},
-    "mesh": {"fsdp": int},
+    "mesh": {"fsdp": int, "tensor": int},
+    "memory": {"accumulate": int, "remat": str},
     "sampler": {"solver": str, "steps": int, "num": int},
 }
 # Beside the options of the data set and of the optimizer themselves:
@@ -61,8 +65,11 @@ class Experiment(NamedTuple):
     process: Process
     net: Net
     denoise: Callable  # (params, xt, t, cond, *, key=None) -> x0_hat
-    loss: Callable  # (key, params, batch) -> [B]
+    draw: Callable  # (key, batch) -> rows: the batch, its times and its keys
+    loss: Callable  # (params, rows) -> [B]
     optimizer: optax.GradientTransformation
+    average: Average
+    splits: Overrides  # what of the net is split over the mesh's `tensor`
     rhythm: Rhythm
 
 
@@ -111,7 +118,7 @@ def build(config: Mapping[str, Any], *, source: Source | None = None) -> Experim
         pick(WEIGHTS, "weight", config["weight"]),
     )  # fmt: skip
     pick(SOLVERS, "solver", {"name": config["sampler"]["solver"]}, process)  # now, not when the first preview is due
-    net = _net(config["net"], source)
+    net = _net(config["net"], source, remat=config["memory"]["remat"])
     denoise = denoiser(process, net.apply)
     times = pick(TIMES, "times", config["times"], schedule)
     return Experiment(
@@ -121,8 +128,11 @@ def build(config: Mapping[str, Any], *, source: Source | None = None) -> Experim
         process=process,
         net=net,
         denoise=denoise,
-        loss=_loss(denoise, process, times, null=source.classes, dropout=config["label_dropout"]),
+        draw=lambda key, batch: batch | dict(zip(("t", "key"), levels(key, times, len(batch["x"])), strict=True)),
+        loss=_loss(denoise, process, null=source.classes, dropout=config["label_dropout"]),
         optimizer=_optimizer(config["optimizer"], config["steps"]),
+        average=pick(AVERAGES, "ema", config["ema"]),
+        splits=SPLITS.get(config["net"]["name"], ()),
         rhythm=Rhythm(**config["every"]),
     )
 
@@ -134,12 +144,12 @@ def _sources(data: Mapping[str, Any]) -> tuple[Source, Source | None]:
     return source, pick(DATASETS, "data", spec, data["heldout"]) if data["heldout"] else None
 
 
-def batches(experiment: Experiment, *, process_index: int, process_count: int) -> Batches:
-    """The training batches of one process, as a function of the step."""
+def batches(experiment: Experiment, *, rows: np.ndarray | None = None) -> Batches:
+    """The training batches as a function of the step; of one process that holds these rows of them."""
     config = experiment.config
     return Batches(
         experiment.source, config["batch_size"], config["seed"], flip=config["data"]["flip"],
-        value_range=tuple(config["data"]["range"]), process_index=process_index, process_count=process_count,
+        value_range=tuple(config["data"]["range"]), rows=rows,
     )  # fmt: skip
 
 
@@ -182,17 +192,17 @@ def knobs_of(experiment: Experiment, spec: Mapping[str, Any]) -> tuple[dict[str,
     return {key: value for key, value in spec.items() if key not in turned}, turned
 
 
-def _loss(denoise, process, times, *, null: int, dropout: float) -> Callable:
-    def loss(key, params, batch):
-        label_key, loss_key, net_key = jax.random.split(key, 3)
-        labels = batch.get("label")
+def _loss(denoise, process, *, null: int, dropout: float) -> Callable:
+    def loss(params, rows):
+        label_keys, noise_keys, net_keys = (fold(rows["key"], i) for i in range(3))
+        labels = rows.get("label")
         if labels is not None and dropout:
-            labels = jnp.where(jax.random.bernoulli(label_key, dropout, labels.shape), null, labels)
+            labels = jnp.where(jax.vmap(lambda key: jax.random.bernoulli(key, dropout))(label_keys), null, labels)
 
         def rule(xt, t, cond):
-            return denoise(params, xt, t, cond, key=net_key)
+            return denoise(params, xt, t, cond, key=net_keys)
 
-        return diffusion_loss(loss_key, rule, process, times=times, x0=batch["x"], cond=labels)
+        return loss_at(noise_keys, rule, process, t=rows["t"], x0=rows["x"], cond=labels)
 
     return loss
 
@@ -207,9 +217,13 @@ def _schedule(spec) -> Schedule:
     return schedule
 
 
-def _net(spec, source: Source) -> Net:
+def _net(spec, source: Source, *, remat: str) -> Net:
+    plain = [name for name, row in NETS.items() if "remat" not in inspect.signature(row).parameters]
+    if remat != "none" and spec.get("name") in plain:
+        raise InputError(f"net '{spec['name']}' has no blocks to compute again; set memory.remat to 'none'")
+    bound = {} if remat == "none" else {"remat": remat}
     try:
-        return functional(lambda rngs: pick(NETS, "net", spec, source.shape, source.classes, rngs=rngs))
+        return functional(lambda rngs: pick(NETS, "net", spec, source.shape, source.classes, rngs=rngs, **bound))
     except InputError:
         raise
     except (ValueError, TypeError) as error:
@@ -259,12 +273,13 @@ def _require_keys(given: Mapping[str, Any], known: Iterable[str], *, name: str, 
 
 def _require_ranges(config: Mapping[str, Any]) -> None:
     counts = {key: (config[key], 1) for key in ("steps", "batch_size")}
+    counts["memory.accumulate"] = config["memory"]["accumulate"], 1
     counts |= {f"sampler.{key}": (config["sampler"][key], 1) for key in ("steps", "num")}
     counts |= {f"every.{key}": (value, 0) for key, value in config["every"].items()}
     for name, (value, least) in counts.items():
         if value < least:
             raise InputError(f"{name} must be a whole number of at least {least}; got {value}")
-    for name, low, high in (("label_dropout", 0, 1), ("ema", 0, 1), ("seed", 0, 2**32 - 1)):
+    for name, low, high in (("label_dropout", 0, 1), ("seed", 0, 2**32 - 1)):
         if not low <= config[name] <= high:
             raise InputError(f"{name} must lie in [{low}, {high}]; got {config[name]}")
     ends = config["data"]["range"]

@@ -47,13 +47,15 @@ def load(workdir: str | Path, *, raw: bool = False, step: int | None = None) -> 
     experiment = build(record["config"], source=Source(_absent, shape=tuple(record["data"]["shape"]), **described))
     field, everywhere = "params" if raw else "ema", training.replicated(training.make_mesh())
     shapes = jax.eval_shape(experiment.net.init, jax.random.key(0))
+    shapes = shapes if raw else jax.eval_shape(experiment.average.init, shapes)
     target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere), shapes)
     with training.open_checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         restored = checkpoints.restore({field: target}, step=step)
     if restored is None:
         raise InputError(f"{workdir} has no checkpoint yet; train there until the first one is saved")
     state, meta = restored
-    return Model(experiment, state[field], meta["step"], partial(make_sample(experiment), state[field]))
+    params = state["params"] if raw else state["ema"][0]
+    return Model(experiment, params, meta["step"], partial(make_sample(experiment), params))
 
 
 def _absent(indices: np.ndarray) -> Batch:

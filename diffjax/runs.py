@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,9 @@ def train(config: Mapping[str, Any], workdir: str | Path, *, allow_changes: bool
     experiment, workdir = build(config), Path(workdir)
     config = experiment.config
     mesh = _mesh(config)
-    local = batches(experiment, process_index=jax.process_index(), process_count=jax.process_count())
+    local = batches(experiment, rows=training.local_rows(mesh, config["batch_size"]))
     _claim(workdir, _record(experiment), allow_changes=allow_changes)
-    raw_step = training.make_step(experiment.loss, experiment.optimizer, decay=config["ema"])
-    init, step, target = training.compile_step(
-        raw_step, lambda key: training.initial(experiment.net.init, experiment.optimizer, key), mesh
-    )
+    init, step, target = _compile(experiment, mesh)
     keep = config["keep"]
     with (
         training.open_checkpoints(
@@ -115,12 +113,12 @@ def _actions(
     sample, classes = make_sample(experiment), experiment.source.classes
 
     def judge(state):
-        return evaluate(state.ema, fixed) if fixed else {}
+        return evaluate(state.ema[0], fixed) if fixed else {}
 
     def preview(state, step):
         labels = np.arange(classes) if classes else None
         n = config["sampler"]["num"]
-        x = sample(state.ema, jax.random.key(0), n, labels=labels)
+        x = sample(state.ema[0], jax.random.key(0), n, labels=labels)
         if jax.process_index() != 0:
             return
         try:
@@ -150,15 +148,24 @@ def _interruptible() -> contextlib.AbstractContextManager[Callable[[], bool]]:
 
 def _mesh(config: Mapping[str, Any]) -> jax.sharding.Mesh:
     try:
-        mesh = training.make_mesh(config["mesh"]["fsdp"])
+        mesh = training.make_mesh(**config["mesh"])
     except ValueError as error:
         raise InputError(str(error)) from None
-    if config["batch_size"] % mesh.size:
+    devices, accumulate = training.row_parts(mesh), config["memory"]["accumulate"]
+    if config["batch_size"] % (devices * accumulate):
         raise InputError(
-            f"batch_size={config['batch_size']} does not split over {mesh.size} devices; "
-            f"make it a multiple of {mesh.size}"
+            f"batch_size={config['batch_size']} does not split over data x fsdp = {devices} devices and "
+            f"memory.accumulate={accumulate} parts; make it a multiple of {devices * accumulate}"
         )
     return mesh
+
+
+def _compile(experiment: Experiment, mesh: jax.sharding.Mesh) -> tuple[Callable, Callable, training.State]:
+    """(init, step, abstract state) of an experiment on a mesh."""
+    e, parts = experiment, experiment.config["memory"]["accumulate"]
+    step = training.make_step(e.draw, e.loss, e.optimizer, e.average, parts=parts)
+    init = partial(training.initial, e.net.init, e.optimizer, e.average)
+    return training.compile_step(step, init, mesh, overrides=e.splits)
 
 
 def _record(experiment: Experiment) -> dict[str, Any]:

@@ -82,7 +82,10 @@ def test_a_misspelt_keyword_is_named(part):
         (dict(optimizer__learning_rate="fast"), "optimizer.learning_rate must be of type float"),
         (dict(optimizer__clip=-1.0), "at least 0"),
         (dict(batch_size=-4), "batch_size must be"),
-        (dict(ema=1.5), "ema must lie in"),
+        (dict(ema__decay=1.5), "ema 'warmed': decay must lie in"),
+        (dict(ema=dict(name="power", stds=(0.5,))), "relative standard deviation"),
+        (dict(memory__accumulate=0), "memory.accumulate must be a whole number"),
+        (dict(memory__remat="dots"), "net 'mlp' has no blocks to compute again"),
         (dict(label_dropout=-0.1), "label_dropout must lie in"),
         (dict(data__range=(1.0, -1.0)), "data.range must rise"),
         (dict(data__law="moon"), "no law 'moon' of toy; did you mean 'moons'"),
@@ -99,7 +102,7 @@ def test_bad_values(changes, words):
     from diffjax.experiment import batches
 
     with refused(words):
-        batches(build(config(**changes)), process_index=0, process_count=1)
+        batches(build(config(**changes)))
 
 
 def test_a_missing_part_is_named():

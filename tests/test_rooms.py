@@ -88,7 +88,7 @@ def tables():
     ours = (analytic, gaussian, grids, parameterizations, schedules, solvers, times, weights)
     for module in (*ours, optimizers, nets, data):
         for name, table in vars(module).items():
-            if name.isupper() and isinstance(table, dict):
+            if name.isupper() and isinstance(table, dict) and all(map(callable, table.values())):
                 yield f"{module.__name__}.{name}", table
 
 

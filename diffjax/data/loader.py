@@ -59,25 +59,21 @@ class Batches:
     seed: int
     flip: bool = False
     value_range: tuple[float, float] = (-1.0, 1.0)
-    process_index: int = 0
-    process_count: int = 1
+    rows: np.ndarray | None = None  # those of this process, in the batch of all; None: all
 
     def __post_init__(self):
         if self.seed < 0:
             raise InputError(f"the seed must be at least 0; got {self.seed}")
-        if self.batch_size < 1 or self.batch_size % self.process_count:
-            raise InputError(
-                f"batch_size={self.batch_size} does not split over {self.process_count} processes; make it a multiple"
-            )
+        if self.batch_size < 1:
+            raise InputError(f"batch_size must be at least 1; got {self.batch_size}")
         if self.flip and len(self.source.shape) != 3:
             raise InputError(
                 f"data.flip mirrors images (H, W, C); the data is of shape {self.source.shape}: set it to False"
             )
 
     def __call__(self, step: int) -> Batch:
-        rows = self.batch_size // self.process_count
-        first = int(step) * self.batch_size + self.process_index * rows
-        positions = np.arange(first, first + rows, dtype=np.int64)
+        rows = np.arange(self.batch_size) if self.rows is None else self.rows
+        positions = int(step) * self.batch_size + rows.astype(np.int64)
         batch = self.source.read(order(positions, self.source.size, self.seed))
         x = scaled(batch["x"], self.source, self.value_range)
         if self.flip:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, Shaped
 
+from .sampling import row_keys
 from .types import Denoise, Keys, Process, Times
 
 X = PyTree[Shaped[Array, "B ..."]]  # [B, *S], or for a product of processes a dict of such
@@ -20,9 +21,14 @@ def diffusion_loss(
     key: Keys, denoise: Denoise, process: Process, *, times: Times, x0: X, cond: Any = None
 ) -> Float[Array, "B"]:
     """The loss of every row, averaged over its elements.  `denoise` has its params bound."""
-    time_key, noise_key = jax.random.split(key)
-    t = times(time_key, len(jax.tree.leaves(x0)[0]))
-    return loss_at(noise_key, denoise, process, t=t, x0=x0, cond=cond)
+    t, keys = levels(key, times, len(jax.tree.leaves(x0)[0]))
+    return loss_at(keys, denoise, process, t=t, x0=x0, cond=cond)
+
+
+def levels(key: Keys, times: Times, n: int) -> tuple[Float[Array, "n"], Keys]:
+    """(t, keys) of n rows: drawn for all of them at once, whatever part of them is then worked on where and when."""
+    time_key, row_key = jax.random.split(key)
+    return times(time_key, n), row_keys(row_key, n)
 
 
 def loss_at(

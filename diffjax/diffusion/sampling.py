@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from . import grids
-from .types import Denoise, Keys, Noise, Process, Solver, rows
+from .types import Denoise, Keys, Noise, Process, Solver, fold, rows
 
 X = Any  # [B, *S], or a dict of such for a product process
 
@@ -50,7 +50,7 @@ def generate(
 
     `like` [B, *S] gives shape and dtype; keys and options as in `sample`.
     """
-    x = process.prior(_fold(key, 0), like, ts[0])
+    x = process.prior(fold(key, 0), like, ts[0])
     return sample(key, denoise, solver, ts=ts, x=x, **options)
 
 
@@ -62,7 +62,7 @@ def edit(
 
     The later the grid starts, the less is changed.  Keys and options as in `sample`.
     """
-    x = process.corrupt(_fold(key, 0), x0, ts[0])
+    x = process.corrupt(fold(key, 0), x0, ts[0])
     return sample(key, denoise, solver, ts=ts, x=x, **options)
 
 
@@ -86,7 +86,7 @@ def walk(
     def step(carry, call):
         x, memory = carry
         i, moves, start, end, planned = call
-        fresh = _fold(key, i)
+        fresh = fold(key, i)
         source = fresh if noise is None else partial(noise, fresh, start, end)
         new, memory = solver.step(source, rule, x, planned, memory)
         x = jax.tree.map(lambda a, b: jnp.where(rows(moves, a), a, b), new, x)
@@ -120,8 +120,3 @@ def find_nonfinite(
         f"{culprit} is not finite in call {i + 1} of {len(good)}, at t = {np.unique(t).tolist()}, in rows "
         f"{np.flatnonzero(~np.asarray(good[i])).tolist()}; look at the denoiser there"
     )
-
-
-def _fold(key: Keys, i: int | Int[Array, ""]) -> Keys:
-    """fold_in of one key, or of every row's."""
-    return jax.vmap(jax.random.fold_in, (0, None))(key, i) if key.ndim else jax.random.fold_in(key, i)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 Time = Float[Array, "..."]  # [], [B] or one for each element
 Keys = Key[Array, "..."]  # one key [], or one for each row [B]
@@ -89,6 +89,11 @@ def rows(values: ArrayLike, like: Array) -> Array:
     """Give per-row (or scalar) values the rank of `like`, so that they broadcast over its data axes."""
     values = jnp.asarray(values)
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim)) if values.ndim else values
+
+
+def fold(key: Keys, i: int | Int[Array, ""]) -> Keys:
+    """fold_in of one key, or of every row's."""
+    return jax.vmap(jax.random.fold_in, (0, None))(key, i) if key.ndim else jax.random.fold_in(key, i)
 
 
 def normal(noise: Source, like: Float[Array, "B *S"]) -> Float[Array, "B *S"]:

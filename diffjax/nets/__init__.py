@@ -2,6 +2,8 @@
 
 from .functional import functional as functional
 from .mlp import mlp
+from .unet import SHARDING as UNET_SHARDING
 from .unet import unet
 
 NETS = {"unet": unet, "mlp": mlp}
+SPLITS = {"unet": UNET_SHARDING}  # what of a net is split over the mesh's `tensor`: rows for training/sharding.py

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from diffjax.diffusion.types import Keys, fold
+
 ZEROS, LECUN_NORMAL = nnx.initializers.zeros_init(), nnx.initializers.lecun_normal()
 
 
@@ -56,13 +58,13 @@ class ResBlock(nnx.Module):
         self.norm1, self.conv1 = GroupNorm(inputs, rngs=rngs), make(inputs, outputs)
         self.film = nnx.Linear(embedding, 2 * outputs, kernel_init=ZEROS, dtype=dtype, rngs=rngs)
         self.norm2, self.conv2 = GroupNorm(outputs, rngs=rngs), make(outputs, outputs, zero=True)
-        self.dropout = nnx.Dropout(dropout)
+        self.dropout = dropout
         self.skip = make(inputs, outputs, size=1) if inputs != outputs else None
 
-    def __call__(self, x, emb, *, key=None):
+    def __call__(self, x, emb, key=None):
         h = self.conv1(jax.nn.silu(self.norm1(x)))
         h = jax.nn.silu(self.norm2(h, self.film(emb)))
-        h = self.conv2(self.dropout(h, deterministic=key is None, rngs=key))
+        h = self.conv2(dropped(h, self.dropout, key))
         return (x if self.skip is None else self.skip(x)) + h
 
 
@@ -80,6 +82,41 @@ class Attention(nnx.Module):
         qkv = self.qkv(self.norm(x)).reshape(batch, height * width, 3, self.heads, -1)
         h = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
         return x + self.out(h.reshape(batch, height, width, channels))
+
+
+def folded(key: Keys | None, i: int) -> Keys | None:
+    """fold_in of one key, of every row's [B], or of none."""
+    return None if key is None else fold(key, i)
+
+
+def dropped(x: Float[Array, "B *S"], rate: float, key: Keys | None) -> Float[Array, "B *S"]:
+    """Dropout (Srivastava et al. 2014), in training alone; with a key per row [B] a row's does not depend on others."""
+    if key is None or not rate:
+        return x
+    keep = lambda key, shape: jax.random.bernoulli(key, 1 - rate, shape)  # noqa: E731
+    kept = jax.vmap(lambda k: keep(k, x.shape[1:]))(key) if key.ndim else keep(key, x.shape)
+    return jnp.where(kept, x / (1 - rate), 0)
+
+
+def _keeps_products(primitive, *_, **__) -> bool:
+    return primitive in (jax.lax.dot_general_p, jax.lax.conv_general_dilated_p)
+
+
+# What the backward pass finds in memory of what is inside a block; the rest is computed again.
+REMAT = {
+    "none": None,
+    "dots": _keeps_products,
+    "blocks": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def remat(module: nnx.Module, policy: str, *args) -> Array:
+    """module(*args), with what `policy` says kept for the backward pass (Chen et al. 2016)."""
+    if policy == "none":
+        return module(*args)
+    graph, state = nnx.split(module)
+    call = jax.checkpoint(lambda state, *args: nnx.merge(graph, state)(*args), policy=REMAT[policy])
+    return call(state, *args)
 
 
 def double(x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 C"]:

@@ -7,41 +7,55 @@ Every block's output on the way down is concatenated to a block's input on the w
 `down/0/blocks/1/conv1/kernel`.
 """
 
+import itertools
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from .blocks import Attention, GroupNorm, ResBlock, conv, double
+from .blocks import REMAT, Attention, GroupNorm, ResBlock, conv, double, folded, remat
 from .embeddings import Embedding
+
+# Over the axis `tensor` of a mesh: what is wide inside a block, by its columns and then by its rows.
+SHARDING = (
+    (r"conv1/kernel", (None, None, None, "tensor")),
+    (r"conv2/kernel", (None, None, "tensor", None)),
+    (r"attention/\d+/out/kernel", ("tensor", None)),
+    (r"attention/\d+/qkv/kernel", (None, "tensor")),
+)
 
 
 class Level(nnx.Module):
     """The residual blocks of one resolution, each followed by attention if the level has it; and the way on."""
 
-    def __init__(self, inputs: list[int], outputs: int, *, attend: bool, head_width: int, options: dict, resample=None):
+    def __init__(
+        self, inputs: list[int], outputs: int, *, attend: bool, head_width: int, remat: str, options: dict,
+        resample=None,
+    ):  # fmt: skip
         plain = {k: options[k] for k in ("dtype", "rngs")}
         self.blocks = nnx.List([ResBlock(n, outputs, **options) for n in inputs])
         self.attention = nnx.List([Attention(outputs, head_width=head_width, **plain) for _ in inputs if attend])
-        self.resample = resample
+        self.resample, self.remat = resample, remat
 
     def walk(self, i, x, emb, key):
-        x = self.blocks[i](x, emb, key=None if key is None else jax.random.fold_in(key, i))
-        return self.attention[i](x) if self.attention else x
+        x = remat(self.blocks[i], self.remat, x, emb, folded(key, i))
+        return remat(self.attention[i], self.remat, x) if self.attention else x
 
 
 class UNet(nnx.Module):
     """(x [B, H, W, C], level [B], label [B] or None) -> [B, H, W, C] float32."""
 
-    def __init__(self, channels: int, widths: list[int], *, classes, blocks, attend, head_width, dropout, dtype, rngs):
+    def __init__(
+        self, channels: int, widths: list[int], *, classes, blocks, attend, head_width, dropout, remat, dtype, rngs
+    ):  # fmt: skip
         embedding = 4 * widths[0]
         options = dict(embedding=embedding, dropout=dropout, dtype=dtype, rngs=rngs)
         plain = dict(dtype=dtype, rngs=rngs)
         self.dtype = dtype
         self.embed = Embedding(embedding, classes, **plain)
         self.stem = conv(channels, widths[0], **plain)
-        level = partial(Level, head_width=head_width, options=options)
+        level = partial(Level, head_width=head_width, remat=remat, options=options)
         skips, width, last = [widths[0]], widths[0], len(widths) - 1
         self.down, self.up = nnx.List([]), nnx.List([])
         for i, outputs in enumerate(widths):
@@ -60,7 +74,7 @@ class UNet(nnx.Module):
 
     def __call__(self, x, level, cond=None, *, key=None):
         emb = self.embed(level, cond)
-        keys = iter([None] * 99 if key is None else jax.random.split(key, 2 * len(self.down) + 1))
+        keys = (folded(key, i) for i in itertools.count())
         x = self.stem(x.astype(self.dtype))
         skips = [x]
         for stage in self.down:
@@ -93,12 +107,14 @@ def unet(
     head_width: int = 64,
     dropout: float = 0.0,
     dtype: str = "float32",
+    remat: str = "none",
 ) -> UNet:
     """A UNet for data of shape (H, W, C).
 
     Level i works at size / 2^i with width * multipliers[i] channels and `blocks` residual blocks; `attention` lists the
     resolutions (heights, in pixels) that attend; the middle attends if any does.  dtype is that of the arithmetic;
-    parameters stay float32.  Raises ValueError if the shape is not (H, W, C) or does not divide by the strides.
+    parameters stay float32.  remat is what training keeps in memory of each block: all (none), products (dots), or
+    nothing (blocks).  Raises ValueError if the shape is not (H, W, C) or does not divide by the strides.
     """
     if len(shape) != 3:
         raise ValueError(f"it needs data of shape (H, W, C); got {shape}; for points use net 'mlp'")
@@ -107,6 +123,8 @@ def unet(
             f"width, blocks, head_width and one or more multipliers must be at least 1; "
             f"got {width}, {blocks}, {head_width}, {multipliers}"
         )
+    if remat not in REMAT:
+        raise ValueError(f"no remat '{remat}'; known: {', '.join(REMAT)}")
     stride = 2 ** (len(multipliers) - 1)
     if shape[0] % stride or shape[1] % stride:
         raise ValueError(
@@ -117,5 +135,5 @@ def unet(
     widths = [width * m for m in multipliers]
     return UNet(
         shape[2], widths, classes=classes, blocks=blocks, attend=attend, head_width=head_width,
-        dropout=dropout, dtype=jnp.dtype(dtype), rngs=rngs,
+        dropout=dropout, remat=remat, dtype=jnp.dtype(dtype), rngs=rngs,
     )  # fmt: skip

@@ -8,8 +8,10 @@ from .loop import fit as fit
 from .loop import interruptible as interruptible
 from .metrics import Report as Report
 from .sharding import batch_sharding as batch_sharding
+from .sharding import local_rows as local_rows
 from .sharding import make_mesh as make_mesh
 from .sharding import replicated as replicated
+from .sharding import row_parts as row_parts
 from .sharding import spread as spread
 from .sharding import to_devices as to_devices
 from .sharding import to_host as to_host

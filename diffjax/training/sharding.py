@@ -1,32 +1,62 @@
 """Where arrays live: one mesh, one rule.
 
-The mesh has two axes.  Batches are split over both.  Parameters, their average and the optimizer's moments are split
-over `fsdp` (Rajbhandari et al. 2020, "ZeRO"): each array along its largest divisible axis, if it is worth the traffic.
-One device is a mesh of one: there is one path.
+The mesh has three axes, `data`, `fsdp` and `tensor`, any of them 1.  Batches are split over data x fsdp.  Parameters,
+their averages, gradients and the optimizer's moments are split over `fsdp` (Rajbhandari et al. 2020, "ZeRO"): each
+array along its largest divisible axis, if it is worth the traffic.  What is split over `tensor` (Shoeybi et al. 2019)
+is said by rows beside the network, (regular expression, axes).  One device is a mesh of one: there is one path.
 """
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 SMALLEST_SPLIT = 2**14  # elements; below this an all-gather costs more than the memory it saves
+AXES = "data", "fsdp", "tensor"
+ROWS = P(("data", "fsdp"))
+
+Overrides = Sequence[tuple[str, tuple[str | None, ...]]]  # (end of a leaf's path, an axis of the mesh per axis)
 
 
-def make_mesh(fsdp: int = 1) -> Mesh:
-    """All devices as (data, fsdp).  Raises ValueError if fsdp does not divide their number."""
-    devices = jax.device_count()
-    if fsdp < 1 or devices % fsdp:
-        raise ValueError(f"mesh.fsdp={fsdp} does not divide the {devices} devices; choose a divisor of {devices}")
-    return jax.make_mesh((devices // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+def make_mesh(fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """All devices as (data, fsdp, tensor), data being what is left.  Raises ValueError unless they multiply.
+
+    Where devices are in several slices, which a slower network joins, `data` runs across them if they divide it.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    count = len(devices)
+    if min(fsdp, tensor) < 1 or count % (fsdp * tensor):
+        raise ValueError(
+            f"mesh.fsdp={fsdp} x mesh.tensor={tensor} does not divide the {count} devices; choose divisors of {count}"
+        )
+    shape = count // (fsdp * tensor), fsdp, tensor
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices > 1 and shape[0] % slices == 0:
+        grid = mesh_utils.create_hybrid_device_mesh((shape[0] // slices, fsdp, tensor), (slices, 1, 1), devices)
+    else:
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over all devices."""
-    return NamedSharding(mesh, P(("data", "fsdp")))
+    """Rows over data x fsdp."""
+    return NamedSharding(mesh, ROWS)
+
+
+def row_parts(mesh: Mesh) -> int:
+    """Over how many parts a batch is split."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """Which rows of a batch this process's devices hold, ascending: those that it has to read."""
+    indices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in indices]))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -34,17 +64,28 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def state_sharding(mesh: Mesh, abstract: Any) -> Any:
+def state_sharding(mesh: Mesh, abstract: Any, overrides: Overrides = ()) -> Any:
     """The sharding of every leaf of a tree of jax.ShapeDtypeStruct."""
-    return jax.tree.map(lambda leaf: NamedSharding(mesh, _spec(leaf.shape, mesh.shape["fsdp"])), abstract)
+
+    def place(path, leaf):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        rows = (axes for pattern, axes in overrides if len(axes) == leaf.ndim and re.search(f"(^|/){pattern}$", name))
+        return NamedSharding(mesh, _spec(leaf.shape, dict(mesh.shape), next(rows, (None,) * leaf.ndim)))
+
+    return jax.tree_util.tree_map_with_path(place, abstract)
 
 
-def _spec(shape: tuple[int, ...], parts: int) -> P:
-    divisible = [axis for axis, size in enumerate(shape) if size % parts == 0]
-    if parts == 1 or not divisible or np.prod(shape) < SMALLEST_SPLIT:
-        return P()
-    longest = max(divisible, key=lambda axis: shape[axis])
-    return P(*[None] * longest, "fsdp")
+def _spec(shape: tuple[int, ...], parts: dict[str, int], given: tuple[str | None, ...]) -> P:
+    split: list[str | None] = [
+        axis if axis and parts[axis] > 1 and size % parts[axis] == 0 else None
+        for axis, size in zip(given, shape, strict=True)
+    ]
+    free = [i for i, size in enumerate(shape) if not split[i] and size % parts["fsdp"] == 0]
+    if parts["fsdp"] > 1 and free and np.prod(shape) >= SMALLEST_SPLIT and "fsdp" not in split:
+        split[max(free, key=lambda i: shape[i])] = "fsdp"
+    while split and not split[-1]:
+        split.pop()
+    return P(*split)
 
 
 def to_devices(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:

@@ -93,6 +93,18 @@ def test_rows_that_are_one_rule_agree(one, own, other, its, schedule):
     np.testing.assert_allclose(first, second, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("case", ["dpmpp_3m", "unipc"])
+def test_a_tapered_order_falls_towards_the_end_as_it_has_risen(case):
+    process, ts = exact.process_of("linear"), grids.pad(grids.grid(6), 9)
+
+    def used(**options):
+        rows = SOLVERS[case](process, **options).plan(ts).rows
+        return [np.asarray(w != 0).astype(int) for w in (rows[0] if case == "unipc" else rows).weights]
+
+    assert np.sum(used(), axis=0).tolist() == [0, 1, 2, 2, 2, 0, 0, 0]  # past predictions in each step
+    assert np.sum(used(taper=1), axis=0).tolist() == [0, 1, 2, 2, 1, 0, 0, 0]
+
+
 def test_euler_is_eulers_rule():
     """x + d(alpha) x0_hat + d(sigma) eps_hat, step by step in Python."""
     process, world, x, ts = exact.process_of("flow"), two_modes(), jnp.asarray([[0.3], [-1.0]]), grids.grid(5)

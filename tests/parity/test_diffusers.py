@@ -175,6 +175,7 @@ def test_steps_of_several_calls(case):
     [
         Case("unipc", dict(order=1), UNIPC, dict(solver_order=1)),
         Case("unipc", dict(order=2), UNIPC, dict(solver_order=2)),
+        Case("unipc", dict(order=3, taper=1), UNIPC, dict(solver_order=3)),
         Case("unipc", dict(order=2), UNIPC, dict(solver_order=2, **FULL_ORDER)),
         Case("unipc", dict(order=3), UNIPC, dict(solver_order=3, **FULL_ORDER)),
     ]

@@ -8,7 +8,6 @@ import numpy as np
 import optax
 import pytest
 
-from diffjax.training import ema
 from diffjax.training.optimizers import DECAYS, OPTIMIZERS, clipped, constant, cosine, decayed, warmed
 
 
@@ -67,19 +66,3 @@ def test_clipping_is_of_the_global_norm(norm, factor):
     updates, _ = rule.update(grads, rule.init(grads), grads)
     np.testing.assert_allclose(updates["a"], [-3 * factor], rtol=1e-6)
     np.testing.assert_allclose(updates["b"], [0, -4 * factor], rtol=1e-6)
-
-
-@pytest.mark.parametrize("step, decay, kept", [(0, 0.99, 0.1), (8, 0.99, 0.5), (8, 0.4, 0.4), (10**6, 0.99, 0.99)])
-def test_average(step, decay, kept):
-    average, params = (
-        {"a": jnp.array([1.0, 5.0]), "b": {0: jnp.zeros(())}},
-        {"a": jnp.array([3.0, 5.0]), "b": {0: jnp.ones(())}},
-    )
-    found = ema.update(average, params, jnp.int32(step), decay=decay)
-    np.testing.assert_allclose(found["a"], [kept + 3 * (1 - kept), 5.0], rtol=1e-6)
-    np.testing.assert_allclose(found["b"][0], 1 - kept, rtol=1e-6)
-
-
-def test_average_keeps_its_dtype():
-    found = ema.update({"a": jnp.zeros(2, jnp.bfloat16)}, {"a": jnp.ones(2, jnp.bfloat16)}, jnp.int32(0), decay=0.9)
-    assert found["a"].dtype == jnp.bfloat16

@@ -1,24 +1,69 @@
 """Where arrays live: on eight simulated devices."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from diffjax.training.sharding import batch_sharding, make_mesh, replicated, state_sharding, to_devices, to_host
+from diffjax.training.sharding import (
+    batch_sharding,
+    local_rows,
+    make_mesh,
+    replicated,
+    row_parts,
+    state_sharding,
+    to_devices,
+    to_host,
+)
 
 
-@pytest.mark.parametrize("fsdp, shape", [(1, (8, 1)), (2, (4, 2)), (8, (1, 8))])
-def test_mesh(fsdp, shape):
-    mesh = make_mesh(fsdp)
-    assert (mesh.axis_names, mesh.devices.shape) == (("data", "fsdp"), shape)
+@pytest.mark.parametrize("fsdp, tensor, shape", [(1, 1, (8, 1, 1)), (8, 1, (1, 8, 1)), (2, 2, (2, 2, 2))])
+def test_mesh(fsdp, tensor, shape):
+    mesh = make_mesh(fsdp, tensor)
+    assert (mesh.axis_names, mesh.devices.shape) == (("data", "fsdp", "tensor"), shape)
+    assert row_parts(mesh) == 8 // tensor
 
 
-@pytest.mark.parametrize("fsdp", [3, 0, -2, 16])
-def test_a_mesh_that_does_not_fit_is_refused(fsdp):
-    with pytest.raises(ValueError, match=f"mesh.fsdp={fsdp} does not divide the 8 devices; choose"):
-        make_mesh(fsdp)
+@pytest.mark.parametrize("fsdp, tensor", [(3, 1), (0, 1), (-2, 1), (16, 1), (1, 3), (4, 4)])
+def test_a_mesh_that_does_not_fit_is_refused(fsdp, tensor):
+    with pytest.raises(
+        ValueError, match=f"mesh.fsdp={fsdp} x mesh.tensor={tensor} does not divide the 8 devices; choose"
+    ):
+        make_mesh(fsdp, tensor)
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A device of a pod, as a mesh sees it."""
+
+    id: int
+    slice_index: int
+    process_index: int = 0
+    platform: str = "cpu"
+    device_kind: str = "pretended"
+
+
+def test_only_the_data_axis_crosses_slices():
+    mesh = make_mesh(2, 2, [Chip(i, i % 2) for i in range(16)])
+    slices = np.vectorize(lambda chip: chip.slice_index)(mesh.devices)
+    assert mesh.devices.shape == (4, 2, 2)
+    assert (slices == slices[:, :1, :1]).all() and sorted(slices[:, 0, 0]) == [0, 0, 1, 1]
+
+
+def test_the_rows_of_a_process_are_those_of_its_devices():
+    np.testing.assert_array_equal(local_rows(make_mesh(2, 2), 16), np.arange(16))
+
+
+def test_what_is_split_over_tensor_is_said_by_rows():
+    tree = {"params": {"block": {"qkv": {"kernel": jax.ShapeDtypeStruct((128, 384), jnp.float32)}}}}
+    rows = ((r"qkv/kernel", (None, "tensor")), (r"kernel", ("tensor", None)))
+    place = lambda *sizes: state_sharding(make_mesh(*sizes), tree, rows)["params"]["block"]["qkv"]["kernel"].spec  # noqa: E731
+    assert place(2, 2) == P("fsdp", "tensor") and place(1, 2) == P(None, "tensor") and place(2, 1) == P(None, "fsdp")
+    odd = {"qkv": {"kernel": jax.ShapeDtypeStruct((128, 383), jnp.float32)}}
+    assert state_sharding(make_mesh(2, 2), odd, rows)["qkv"]["kernel"].spec == P("fsdp")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The step is what it says, on any mesh; its state is donated, and resuming changes no bit."""
 
+import itertools
 from types import SimpleNamespace
 
 import jax
@@ -8,18 +9,21 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from jax.sharding import AxisType
 
 from diffjax.diffusion import gaussian, parameterizations, schedules, times, weights
 from diffjax.diffusion.denoiser import denoiser
-from diffjax.diffusion.losses import diffusion_loss
+from diffjax.diffusion.losses import levels, loss_at
+from diffjax.diffusion.types import fold
+from diffjax.nets import SPLITS
 from diffjax.nets.blocks import Attention, ResBlock, conv
 from diffjax.nets.embeddings import Embedding
 from diffjax.nets.functional import functional
 from diffjax.training import batch_sharding, compile_step, initial, make_mesh, make_step, sharding, to_devices
+from diffjax.training.ema import warmed
 from diffjax.training.optimizers import clipped
 
 OPTIMIZER = clipped(optax.adamw(1e-2), norm=1.0)
+AVERAGE = warmed(0.9)
 PROCESS = gaussian.gaussian(schedules.cosine(), parameterizations.v(), weights.snr())
 
 
@@ -39,16 +43,20 @@ class Tiny(nnx.Module):
 NET = functional(Tiny)
 
 
-def diffusion(key, params, batch):
-    net_key, loss_key = jax.random.split(key)
-    rule = lambda xt, t, cond: denoiser(PROCESS, NET.apply)(params, xt, t, cond, key=net_key)  # noqa: E731
-    uniform = times.uniform(PROCESS.schedule)
-    return diffusion_loss(loss_key, rule, PROCESS, times=uniform, x0=batch["x"], cond=batch["label"])
+def draw(key, batch):
+    t, keys = levels(key, times.uniform(PROCESS.schedule), len(batch["x"]))
+    return batch | {"t": t, "key": keys}
 
 
-def linear(key, params, batch):
-    noise = jax.random.normal(key, batch["x"].shape)
-    return jnp.sum((batch["x"] @ params["kernel"] + params["bias"][None, :] - noise @ params["kernel"]) ** 2, axis=1)
+def diffusion(params, rows):
+    noise, dropout = (fold(rows["key"], i) for i in range(2))
+    rule = lambda xt, t, cond: denoiser(PROCESS, NET.apply)(params, xt, t, cond, key=dropout)  # noqa: E731
+    return loss_at(noise, rule, PROCESS, t=rows["t"], x0=rows["x"], cond=rows["label"])
+
+
+def linear(params, rows):
+    noise = jax.vmap(lambda key: jax.random.normal(key, (8,)))(rows["key"])
+    return jnp.sum((rows["x"] @ params["kernel"] + params["bias"][None, :] - noise @ params["kernel"]) ** 2, axis=1)
 
 
 def random_params(abstract):
@@ -67,16 +75,13 @@ def batches(n, shape, first=0):
         yield {"x": np.random.default_rng(i).standard_normal((16, *shape), np.float32), "label": np.arange(16) % 4}
 
 
-def mesh_of(data, fsdp):
-    return jax.make_mesh(
-        (data, fsdp), ("data", "fsdp"), devices=jax.devices()[: data * fsdp], axis_types=(AxisType.Auto,) * 2
-    )
+def mesh_of(data, fsdp, tensor=1):
+    return make_mesh(fsdp, tensor, jax.devices()[: data * fsdp * tensor])
 
 
-def compiled(loss, params, mesh):
-    return compile_step(
-        make_step(loss, OPTIMIZER, decay=0.9), lambda key: initial(lambda _: params, OPTIMIZER, key), mesh
-    )
+def compiled(loss, params, mesh, parts=1):
+    init = lambda key: initial(lambda _: params, OPTIMIZER, AVERAGE, key)  # noqa: E731
+    return compile_step(make_step(draw, loss, OPTIMIZER, AVERAGE, parts=parts), init, mesh, overrides=SPLITS["unet"])
 
 
 def bits(state):
@@ -84,13 +89,21 @@ def bits(state):
 
 
 @pytest.fixture(scope="module")
-def trained():
+def quickly():
+    """Many programs that run three times each."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def trained(quickly):
     """Three steps of the tiny network on one device."""
     return train_tiny(mesh_of(1, 1))
 
 
-def train_tiny(mesh):
-    init, step, target = compiled(diffusion, TINY, mesh)
+def train_tiny(mesh, parts=1):
+    init, step, target = compiled(diffusion, TINY, mesh, parts)
     state, losses = init(jax.random.key(0)), []
     for batch in batches(3, (8, 8, 1)):
         state, metrics = step(state, to_devices(batch, batch_sharding(mesh)))
@@ -98,17 +111,21 @@ def train_tiny(mesh):
     return SimpleNamespace(losses=losses, state=state, target=target)
 
 
-@pytest.mark.parametrize("shape", [(8, 1), (4, 2), (2, 4)])
-def test_losses_are_the_same_on_every_mesh(shape, trained, monkeypatch):
+MESHES = [shape for shape in itertools.product((1, 2, 4, 8), repeat=3) if np.prod(shape) in (2, 8)]
+PARTS = [((1, 1, 1), 2), ((1, 1, 1), 4), ((2, 2, 2), 2), ((4, 1, 1), 4)]
+
+
+@pytest.mark.parametrize("shape, parts", [*((shape, 1) for shape in MESHES), *PARTS])
+def test_losses_are_the_same_on_every_mesh(shape, parts, trained, monkeypatch):
     monkeypatch.setattr(sharding, "SMALLEST_SPLIT", 64)
-    found = train_tiny(mesh_of(*shape))
+    found = train_tiny(mesh_of(*shape), parts)
     np.testing.assert_allclose(found.losses, trained.losses, rtol=1e-5)
     assert abs(trained.losses[0] - trained.losses[2]) > 1e-3 * trained.losses[0]
     for leaf, abstract in zip(jax.tree.leaves(found.state), jax.tree.leaves(found.target), strict=True):
         assert leaf.sharding == abstract.sharding
-    for tree in (found.state.params, found.state.ema, optax.tree.get(found.state.opt, "mu")):
+    for tree in (found.state.params, found.state.ema[0], optax.tree.get(found.state.opt, "mu")):
         kernel = tree["block"]["conv1"]["kernel"]
-        assert kernel.addressable_data(0).size * shape[1] == kernel.size
+        assert kernel.addressable_data(0).size * shape[1] * shape[2] == kernel.size
 
 
 def test_one_step_is_the_formula():
@@ -116,23 +133,23 @@ def test_one_step_is_the_formula():
     init, step, _ = compiled(linear, LINEAR, mesh)
     (batch,) = batches(1, (8,))
     before = init(jax.random.key(7))
-    before = before._replace(step=before.step + 5, ema=jax.tree.map(lambda leaf: leaf + 1, before.params))
-    key = jax.random.fold_in(before.key, 5)
+    before = before._replace(step=before.step + 5, ema=(jax.tree.map(lambda leaf: leaf + 1, before.params),))
+    rows = draw(jax.random.fold_in(before.key, 5), batch)
 
     @jax.jit
     def formula(state, batch):
-        value, grads = jax.value_and_grad(lambda params: jnp.mean(linear(key, params, batch)))(state.params)
+        value, grads = jax.value_and_grad(lambda params: jnp.mean(linear(params, rows)))(state.params)
         updates, opt = OPTIMIZER.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         kept = 6 / 15  # (1 + 5) / (10 + 5), less than the decay
-        average = jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, state.ema, params)
+        average = jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, state.ema[0], params)
         return value, grads, opt, params, average
 
     value, grads, opt, params, average = formula(before, batch)
     before_key = np.asarray(jax.random.key_data(before.key))
 
     after, metrics = step(before, to_devices(batch, batch_sharding(mesh)))
-    for found, expected in ((after.params, params), (after.opt, opt), (after.ema, average)):
+    for found, expected in ((after.params, params), (after.opt, opt), (after.ema[0], average)):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), found, expected)
     assert int(after.step) == 6 and np.array_equal(jax.random.key_data(after.key), before_key)
     norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(grads)))
@@ -140,10 +157,10 @@ def test_one_step_is_the_formula():
 
 
 def test_the_average_starts_as_a_copy_and_keys_differ():
-    state = initial(lambda key: {"kernel": jax.random.normal(key, (2, 2))}, OPTIMIZER, jax.random.key(0))
-    np.testing.assert_array_equal(state.ema["kernel"], state.params["kernel"])
-    assert state.ema["kernel"] is not state.params["kernel"] and int(state.step) == 0
-    other = initial(lambda key: {"kernel": jax.random.normal(key, (2, 2))}, OPTIMIZER, jax.random.key(1))
+    state = initial(lambda key: {"kernel": jax.random.normal(key, (2, 2))}, OPTIMIZER, AVERAGE, jax.random.key(0))
+    np.testing.assert_array_equal(state.ema[0]["kernel"], state.params["kernel"])
+    assert state.ema[0]["kernel"] is not state.params["kernel"] and int(state.step) == 0
+    other = initial(lambda key: {"kernel": jax.random.normal(key, (2, 2))}, OPTIMIZER, AVERAGE, jax.random.key(1))
     assert not np.array_equal(other.params["kernel"], state.params["kernel"])
     assert not np.array_equal(jax.random.key_data(other.key), jax.random.key_data(state.key))
 
@@ -171,14 +188,14 @@ def test_the_state_is_born_where_it_is_restored_to(monkeypatch):
     for shape in ((1, 1), (2, 4)):
 
         def init(key):
-            return initial(lambda key: {"kernel": jax.random.normal(key, (8, 12))}, OPTIMIZER, key)
+            return initial(lambda key: {"kernel": jax.random.normal(key, (8, 12))}, OPTIMIZER, AVERAGE, key)
 
-        born, _, target = compile_step(make_step(linear, OPTIMIZER, decay=0.9), init, mesh_of(*shape))
+        born, _, target = compile_step(make_step(draw, linear, OPTIMIZER, AVERAGE), init, mesh_of(*shape))
         states[shape] = born(jax.random.key(0))
         for leaf, abstract in zip(jax.tree.leaves(states[shape]), jax.tree.leaves(target), strict=True):
             assert (leaf.shape, leaf.dtype, leaf.sharding) == (abstract.shape, abstract.dtype, abstract.sharding)
     sharded = states[2, 4]
-    for leaf in (sharded.params["kernel"], sharded.ema["kernel"], optax.tree.get(sharded.opt, "mu")["kernel"]):
+    for leaf in (sharded.params["kernel"], sharded.ema[0]["kernel"], optax.tree.get(sharded.opt, "mu")["kernel"]):
         assert leaf.addressable_shards[0].data.shape == (8, 3)
     assert bits(states[1, 1]) == bits(sharded)  # the draw does not depend on the devices
 

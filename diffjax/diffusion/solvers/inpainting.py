@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 
 from ..guidance import all_rows, require
 from ..schedules import transition
-from ..types import Plan, Process, Solver, normal, rows
+from ..types import Plan, Process, Solver, fold, normal, rows
 
 
 def repaint(
@@ -45,7 +45,6 @@ def repaint(
     def step(noise, denoise, x, c, memory):
         rule, lift, std, alpha, sigma = c
         require(lambda: not callable(noise), "repaint draws from keys, not from given noise; sample without noise=")
-        fold = jax.vmap(jax.random.fold_in, (0, None)) if noise.ndim else jax.random.fold_in
         raised = rows(lift, x) * x + rows(std, x) * normal(fold(noise, 1), x)
         new, memory = solver.step(fold(noise, 2), denoise, raised, rule, memory)
         seen = rows(alpha, x) * all_rows(known, x, "known") + rows(sigma, x) * normal(fold(noise, 3), x)

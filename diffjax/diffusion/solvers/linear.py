@@ -116,9 +116,14 @@ def from_past(values: Array, k: int) -> Array:
     return jnp.concatenate([jnp.repeat(values[:1], k, axis=0), values[: len(values) - k]])
 
 
-def happened(step: Interval, k: int) -> Array:
-    """Whether there were k steps before this one, empty ones apart; never for the step onto data."""
-    return (jnp.cumsum(step.t > step.s, axis=0) > k) & ~step.last
+def happened(step: Interval, k: int, *, taper: int = 0) -> Array:
+    """Whether there were k steps before this one, empty ones apart; never for the step onto data.
+
+    With taper = 1 nor where fewer than k steps are left after it: the order then falls to 1 as it has risen.
+    """
+    moves = step.t > step.s
+    left = jnp.sum(moves, axis=0, keepdims=True) - jnp.cumsum(moves, axis=0)
+    return (jnp.cumsum(moves, axis=0) > k) & (left >= k * taper) & ~step.last
 
 
 class Multistep(NamedTuple):

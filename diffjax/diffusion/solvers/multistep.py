@@ -25,9 +25,12 @@ def dpmpp_2m(process: Process) -> Solver:
     return _data_multistep(process, midpoint, order=2)
 
 
-def dpmpp_3m(process: Process) -> Solver:
-    """DPM-Solver++(3M): third order, by the parabola through three x0_hat (Lu et al. 2022b, appendix)."""
-    return _data_multistep(process, lagrange, order=3)
+def dpmpp_3m(process: Process, taper: int = 0) -> Solver:
+    """DPM-Solver++(3M): third order, by the parabola through three x0_hat (Lu et al. 2022b, appendix).
+
+    taper = 1 lowers the order of the last steps, as reference implementations do where there are few of them.
+    """
+    return _data_multistep(process, lagrange, order=3, taper=taper)
 
 
 def dpmpp_2m_sde(process: Process, eta: ArrayLike = 1.0) -> Solver:
@@ -40,7 +43,7 @@ def dpmpp_3m_sde(process: Process, eta: ArrayLike = 1.0) -> Solver:
     return _data_multistep(process, lagrange, order=3, eta=eta)
 
 
-def _data_multistep(process, weigh, *, order, eta=None):
+def _data_multistep(process, weigh, *, order, eta=None, taper=0):
     """x_s = sigma_s/sigma_t e^{-eta h} x + alpha_s (1 + eta) int h e^{-(1 + eta)(1 - theta) h} p(theta) + noise."""
 
     def plan(ts):
@@ -54,7 +57,7 @@ def _data_multistep(process, weigh, *, order, eta=None):
             kernel = of_data(step, 1 + eta)
         lam = half_log_snr(process.schedule, ts)
         past = [(from_past(lam[:-1], k) - lam[:-1]) / step.h for k in range(1, order)]
-        weights = weigh(kernel, past, [happened(step, k) for k in range(1, order)])
+        weights = weigh(kernel, past, [happened(step, k, taper=taper) for k in range(1, order)])
         return plan_of(step, Multistep(step.t, keep, pull, weights, std))
 
     return multistep(plan, history=order - 1)
@@ -102,10 +105,11 @@ def _count(ts):
     return jnp.broadcast_to(jnp.arange(len(ts), dtype=ts.dtype).reshape(-1, *(1,) * (ts.ndim - 1)), ts.shape)
 
 
-def unipc(process: Process, order: int = 3) -> Solver:
+def unipc(process: Process, order: int = 3, taper: int = 0) -> Solver:
     """UniPC, variant B2: multistep in x0_hat and lambda, then corrected by the next call (Zhao et al. 2023, alg. 1-2).
 
     The corrector costs nothing, for the call at s is the next step's own; it is one order better than the predictor.
+    taper = 1 lowers the order of the last steps, as reference implementations do where there are few of them.
     """
     if order not in (1, 2, 3):
         raise ValueError(f"unipc has order 1, 2 or 3; got {order}")
@@ -114,14 +118,15 @@ def unipc(process: Process, order: int = 3) -> Solver:
         step = intervals(process, ts)
         lam = half_log_snr(process.schedule, ts)
         nodes = [(from_past(lam[:-1], k) - lam[:-1]) / step.h for k in range(1, order)]
-        known = [happened(step, k) for k in range(1, order)]
+        known = [happened(step, k, taper=taper) for k in range(1, order)]
         ahead = lagrange(of_data(step), nodes, known)
         if order > 1:  # with one past prediction, its slope is taken at mid-step
-            ahead[0] = jnp.where(happened(step, 2) & (order > 2), ahead[0], midpoint(of_data(step), nodes, known)[0])
+            slope = midpoint(of_data(step), nodes, known)[0]
+            ahead[0] = jnp.where(known[1], ahead[0], slope) if order > 2 else slope
         one, yes = jnp.ones_like(step.h), ~step.last
         back = lagrange(of_data(step), [one, *nodes], [yes, *known])
         alone = midpoint(of_data(step), [one], [yes])[0]  # so is that of the first corrector
-        back[0] = jnp.where(happened(step, 1) & (order > 1), back[0], alone)
+        back[0] = jnp.where(known[0], back[0], alone) if order > 1 else alone
         keep, pull, *back = (from_past(a, 1) for a in (*step.ddim, *back))  # of the step that led to t
         begun = jnp.arange(len(step.t)) > 0
         return plan_of(step, (Multistep(step.t, *step.ddim, ahead), Multistep(step.t, keep, pull, back), begun))
