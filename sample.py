@@ -36,6 +36,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="sample i depends on the seed and i alone (default: 0)")
     parser.add_argument("--batch", type=int, default=500, help="samples made at a time (default: 500)")
     parser.add_argument("--step", type=int, help="training step of the checkpoint (default: the newest)")
+    parser.add_argument("--ema", type=float, help="relative length of an average to rebuild from snapshots, as 0.08")
     parser.add_argument("--raw", action="store_true", help="use the optimizer's parameters, not their average")
     parser.add_argument("--singles", action="store_true", help="write each sample as a PNG of its own, too")
     parser.add_argument("--out", default="samples", help="folder to write into (default: samples)")

@@ -16,9 +16,8 @@ from ml_collections import config_flags
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The config file, for example configs/digits.py.", lock_config=True
 )
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "The folder of the run: config, checkpoints, metrics, previews.", required=True
-)
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run: config, checkpoints, metrics, previews.")
+REPLAY = flags.DEFINE_string("replay", None, "Do a step again from its black box, and look into it; nothing else.")
 ALLOW_CHANGES = flags.DEFINE_bool("allow_changes", False, "Continue a run although the config has changed.")
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Connect the processes of a run on several hosts first.")
 
@@ -34,12 +33,17 @@ def main(argv: list[str]) -> None:
         if DISTRIBUTED.value:
             diffjax.connect()
         diffjax.cache_compilations()
+        if REPLAY.value:
+            diffjax.replay(REPLAY.value)
+            return
         try:
-            config = CONFIG.value.to_dict()
+            config = CONFIG.value and CONFIG.value.to_dict()
         except OSError as error:  # reported when the config is first used, its last line says why
             raise diffjax.InputError(
                 f"cannot load the config: {str(error).strip().splitlines()[-1].strip()}"
             ) from error
+        if not config or not WORKDIR.value:
+            raise diffjax.InputError("give --config and --workdir; see python train.py --help")
         diffjax.train(config, WORKDIR.value, allow_changes=ALLOW_CHANGES.value)
 
 
@@ -53,5 +57,4 @@ def parse(argv: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("config")
     app.run(main, flags_parser=parse)

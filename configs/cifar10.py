@@ -35,11 +35,12 @@ def get_config() -> ConfigDict:
             label_dropout=0.1,
             optimizer=dict(name="adam", learning_rate=1e-3, warmup=19_531, decay="constant", clip=0.0),
             ema=dict(name="warmed", decay=0.99929),  # a half-life of 500,000 images
-            every=dict(log=100, evaluate=10_000, checkpoint=5_000, preview=10_000),
+            every=dict(log=100, evaluate=10_000, checkpoint=5_000, preview=10_000, snapshot=0),
             keep=dict(last=2, best=1),
             loader=dict(workers=4, threads=2, prefetch=8),
             mesh=dict(fsdp=1, tensor=1),
             memory=dict(accumulate=1, remat="none"),
+            watch=dict(spike=0.0),
             sampler=dict(solver="heun", steps=18, num=100),
         )
     )  # fmt: skip

@@ -26,12 +26,13 @@ def get_config() -> ConfigDict:
             net=dict(name="mlp", width=64, depth=3, dtype="float32"),
             label_dropout=0.1,
             optimizer=dict(name="adam", learning_rate=3e-3, warmup=100, decay="cosine", clip=1.0),
-            ema=dict(name="warmed", decay=0.99),
-            every=dict(log=100, evaluate=1000, checkpoint=500, preview=1000),
+            ema=dict(name="power", stds=(0.05, 0.1)),
+            every=dict(log=100, evaluate=1000, checkpoint=500, preview=1000, snapshot=200),
             keep=dict(last=2, best=1),
             loader=dict(workers=0, threads=2, prefetch=8),
             mesh=dict(fsdp=1, tensor=1),
             memory=dict(accumulate=1, remat="none"),
+            watch=dict(spike=0.0),
             sampler=dict(solver="dpmpp_2m", steps=20, num=1000),
         )
     )

@@ -6,9 +6,11 @@ diffjax.data            data sets, as index-addressed sources
 diffjax.training        the compiled step, checkpoints, the loop
 diffjax.evaluation      held-out loss, pictures
 diffjax.experiment      config -> functions
-diffjax.runs, .model    a run as a folder: train, load, sample
+diffjax.runs, .model    a run as a folder: train, load, sample; .record what identifies it, .averages of other lengths
 """
 
+from .averages import sweep as sweep
+from .blackbox import replay as replay
 from .errors import InputError as InputError
 from .errors import exit_on_input_error as exit_on_input_error
 from .experiment import Experiment as Experiment
@@ -30,6 +32,8 @@ __all__ = [
     "connect",
     "exit_on_input_error",
     "load",
+    "replay",
     "sample_to_folder",
+    "sweep",
     "train",
 ]

@@ -41,7 +41,7 @@ PARTS = (
     "seed", "steps", "batch_size", "data", "schedule", "parameterization", "weight", "times", "process", "net",
     "label_dropout", "optimizer", "ema",
 )  # fmt: skip
-FREE_PARTS = ("every", "keep", "loader", "mesh", "memory", "sampler")
+FREE_PARTS = ("every", "keep", "loader", "mesh", "memory", "watch", "sampler")
 NUMBERS = {"seed": int, "steps": int, "batch_size": int, "label_dropout": float}
 OPTIONS = {
     "every": dict.fromkeys(Rhythm._fields, int),
@@ -49,6 +49,7 @@ OPTIONS = {
     "loader": {"workers": int, "threads": int, "prefetch": int},
     "mesh": {"fsdp": int, "tensor": int},
     "memory": {"accumulate": int, "remat": str},
+    "watch": {"spike": float},
     "sampler": {"solver": str, "steps": int, "num": int},
 }
 # Beside the options of the data set and of the optimizer themselves:
@@ -131,10 +132,17 @@ def build(config: Mapping[str, Any], *, source: Source | None = None) -> Experim
         draw=lambda key, batch: batch | dict(zip(("t", "key"), levels(key, times, len(batch["x"])), strict=True)),
         loss=_loss(denoise, process, null=source.classes, dropout=config["label_dropout"]),
         optimizer=_optimizer(config["optimizer"], config["steps"]),
-        average=pick(AVERAGES, "ema", config["ema"]),
+        average=_average(config),
         splits=SPLITS.get(config["net"]["name"], ()),
         rhythm=Rhythm(**config["every"]),
     )
+
+
+def _average(config) -> Average:
+    average = pick(AVERAGES, "ema", config["ema"])
+    if config["every"]["snapshot"] and not average.stds:
+        raise InputError(f"every.snapshot={config['every']['snapshot']} needs power averages; set ema to name='power'")
+    return average
 
 
 def _sources(data: Mapping[str, Any]) -> tuple[Source, Source | None]:
@@ -275,6 +283,8 @@ def _require_ranges(config: Mapping[str, Any]) -> None:
     counts = {key: (config[key], 1) for key in ("steps", "batch_size")}
     counts["memory.accumulate"] = config["memory"]["accumulate"], 1
     counts |= {f"sampler.{key}": (config["sampler"][key], 1) for key in ("steps", "num")}
+    if config["watch"]["spike"] and config["watch"]["spike"] <= 1:
+        raise InputError(f"watch.spike must be 0, or more than 1 times the usual loss; got {config['watch']['spike']}")
     counts |= {f"every.{key}": (value, 0) for key, value in config["every"].items()}
     for name, (value, least) in counts.items():
         if value < least:

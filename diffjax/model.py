@@ -1,6 +1,5 @@
 """A trained model: load it from its run, sample from it."""
 
-import json
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -13,12 +12,14 @@ from jaxtyping import Float, PRNGKeyArray
 from tqdm import tqdm
 
 from diffjax import training
+from diffjax.averages import rebuild
 from diffjax.data import Batch, Source
 from diffjax.diffusion.grids import GRIDS, pad
 from diffjax.diffusion.sampling import row_keys
 from diffjax.errors import InputError
 from diffjax.evaluation import write
 from diffjax.experiment import Experiment, build, knobs_of, pick, sampler
+from diffjax.record import read_record
 
 LONGEST = 1000  # steps of a grid that runs in the one program of its solver
 
@@ -32,10 +33,11 @@ class Model(NamedTuple):
     sample: Callable  # (key, n, *, labels, guidance, ...): see `make_sample`
 
 
-def load(workdir: str | Path, *, raw: bool = False, step: int | None = None) -> Model:
+def load(workdir: str | Path, *, raw: bool = False, step: int | None = None, ema: float | None = None) -> Model:
     """The model of a run, with its averaged parameters, or with `raw` the optimizer's own.
 
-    They are those of the newest good step, or of `step`.  Raises InputError if there are none.
+    They are those of the newest good step, or of `step`; with `ema` an average of that relative standard deviation,
+    rebuilt from the run's snapshots (averages.py).  Raises InputError if there are none.
     """
     workdir = Path(workdir)
     record = read_record(workdir)
@@ -45,6 +47,11 @@ def load(workdir: str | Path, *, raw: bool = False, step: int | None = None) -> 
         )
     described = {key: record["data"][key] for key in ("size", "classes")}
     experiment = build(record["config"], source=Source(_absent, shape=tuple(record["data"]["shape"]), **described))
+    if ema is not None:
+        if raw:
+            raise InputError("raw parameters are no average; leave out --raw or --ema")
+        ((params, _),), last = rebuild(experiment, workdir, [ema], step=step)
+        return Model(experiment, params, last, partial(make_sample(experiment), params))
     field, everywhere = "params" if raw else "ema", training.replicated(training.make_mesh())
     shapes = jax.eval_shape(experiment.net.init, jax.random.key(0))
     shapes = shapes if raw else jax.eval_shape(experiment.average.init, shapes)
@@ -60,21 +67,6 @@ def load(workdir: str | Path, *, raw: bool = False, step: int | None = None) -> 
 
 def _absent(indices: np.ndarray) -> Batch:
     raise InputError("a loaded model knows the size, shape and classes of its data, but does not hold it")
-
-
-def read_record(workdir: Path) -> dict[str, Any] | None:
-    """What identifies the run in a workdir, or None.  Raises InputError if its config.json is damaged."""
-    path = workdir / "config.json"
-    try:
-        record = json.loads(path.read_text())
-        return {key: dict(record[key]) for key in ("config", "data")}
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"cannot use workdir {workdir}: its config.json cannot be read ({type(error).__name__}: {error}); "
-            f"repair it, for the meta of every checkpoint holds a copy, or choose another workdir"
-        ) from error
 
 
 def make_sample(experiment: Experiment) -> Callable:
@@ -143,7 +135,7 @@ def _cycled(labels: Sequence[int] | None, n: int, experiment: Experiment, *, gui
 
 def sample_to_folder(
     workdir: str | Path, out: str | Path, *, num: int, labels: Sequence[int] | None, seed: int, step: int | None,
-    raw: bool, singles: bool, **chosen: Any,
+    raw: bool, singles: bool, ema: float | None = None, **chosen: Any,
 ) -> Path:  # fmt: skip
     """Sample from the run in `workdir`, write into `out` (see evaluation/samples.py), return the path of the picture.
 
@@ -152,7 +144,7 @@ def sample_to_folder(
     """
     if not 0 <= seed < 2**32:
         raise InputError(f"the seed must lie in [0, {2**32 - 1}]; got {seed}")
-    model = load(workdir, raw=raw, step=step)
+    model = load(workdir, raw=raw, step=step, ema=ema)
     chosen = {key: value for key, value in chosen.items() if value is not None}
     x = model.sample(jax.random.key(seed), num, labels=labels, **chosen)
     config = model.experiment.config
@@ -161,6 +153,7 @@ def sample_to_folder(
         "workdir": str(workdir),
         "step": model.step,
         "raw": raw,
+        "ema": ema,
         "seed": seed,
         "num": num,
         "labels": labels,

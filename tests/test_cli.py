@@ -124,7 +124,7 @@ def test_train_refuses(arguments, words, tmp_path):
 
 def test_a_batch_must_split_over_the_devices(tmp_path):
     sentence = refused(*TOY, "--workdir", tmp_path / "run", "--config.batch_size=12", devices=8)
-    assert "batch_size=12 does not split over 8 devices" in sentence
+    assert "batch_size=12 does not split over data x fsdp = 8 devices" in sentence
     assert not (tmp_path / "run").exists()
 
 

@@ -28,7 +28,7 @@ def pictures(tmp_path):
     )
     config["net"] = dict(name="mlp", width=8, depth=1)  # compiles in no time
     config |= dict(batch_size=8, steps=4, sampler=dict(solver="ddim", steps=2, num=8))
-    config["every"] = dict(log=1, evaluate=0, checkpoint=1, preview=4)
+    config["every"] = dict(log=1, evaluate=0, checkpoint=1, preview=4, snapshot=0)
     return config
 
 

@@ -4,6 +4,7 @@ from .digits import digits
 from .folder import folder
 from .loader import Batches as Batches
 from .loader import heldout as heldout
+from .loader import order as order
 from .loader import stream as stream
 from .npz import npz
 from .source import Batch as Batch

@@ -2,8 +2,11 @@
 
 from .checkpoints import CheckpointError as CheckpointError
 from .checkpoints import open_checkpoints as open_checkpoints
+from .inspection import COLUMNS as COLUMNS
+from .inspection import make_inspect as make_inspect
 from .loop import Actions as Actions
 from .loop import Rhythm as Rhythm
+from .loop import Watch as Watch
 from .loop import fit as fit
 from .loop import interruptible as interruptible
 from .metrics import Report as Report

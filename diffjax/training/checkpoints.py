@@ -231,6 +231,15 @@ class Checkpoints:
                 return []
             return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdigit() and path.is_dir())
 
+    def discard_after(self, step: int) -> None:
+        """Remove the steps later than this one: those of a run that has gone back."""
+        self.wait()
+        with _blaming(None, self.directory):
+            for later in self.steps() if jax.process_index() == 0 else ():
+                if later > step:
+                    shutil.rmtree(self._path(later))
+            _all_agree(True)
+
     def best(self) -> int | None:
         """The step of least metric, the later of equals; None if no step has one."""
         return next(iter(self._ranked()), None)

@@ -7,8 +7,11 @@ finite stops the run before anything is saved, so the newest checkpoint is alway
 import contextlib
 import math
 import signal
+import statistics
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -26,6 +29,28 @@ class Rhythm(NamedTuple):
     evaluate: int
     checkpoint: int
     preview: int
+    snapshot: int  # of the averages, to rebuild others from
+
+
+class Watch:
+    """Looks at every step's metrics, in order: a number that is not finite, or a loss that spikes.
+
+    A spike is a loss of more than `spike` times the median of the last `window` ones; 0 looks for none.
+    """
+
+    def __init__(self, spike: float = 0.0, window: int = 100):
+        self.spike, self.recent = spike, deque(maxlen=window)
+
+    def reason(self, metrics: dict[str, float]) -> str:
+        """What is wrong with the metrics of the next step, or ""."""
+        usual = statistics.median(m["loss"] for m in self.recent) if len(self.recent) > 9 else math.inf
+        self.recent.append(metrics)
+        for name in sorted(metrics, key=lambda name: name != "loss"):
+            if not math.isfinite(metrics[name]):
+                return f"the {name} became {metrics[name]}"
+        if self.spike and metrics["loss"] > self.spike * usual:
+            return f"the loss of {metrics['loss']:.4g} is {metrics['loss'] / usual:.1f} times the median"
+        return ""
 
 
 class Actions(NamedTuple):
@@ -34,16 +59,20 @@ class Actions(NamedTuple):
     evaluate: Callable[[State], dict[str, float]]  # scores; the one named heldout_loss ranks checkpoints
     preview: Callable[[State, int], None]
     save: Callable[[State, int, float | None], None]  # state, step, score
+    snapshot: Callable[[State, int], None]
+    alarm: Callable[[int, str, list], Path]  # number of the step, what is wrong, metrics so far: the black box
     stop: Callable[[int], bool]  # whether to save and end after this step
 
 
 def fit(
-    step: Callable, state: State, batches: Iterator, *, steps: range, rhythm: Rhythm, actions: Actions, report: Report
-) -> State:
+    step: Callable, state: State, batches: Iterator, *, steps: range, rhythm: Rhythm, actions: Actions,
+    report: Report, watch: Watch | None = None,
+) -> State:  # fmt: skip
     """Run `steps`, whose first is the number of the first batch, and return the last state.
 
     Raises InputError when loss or gradient is not finite; what was saved before stays as it was.
     """
+    watch = watch or Watch()
     pending: list[dict[str, jax.Array]] = []
     for done, batch in zip(range(steps.start + 1, steps.stop + 1), batches, strict=False):
         state, metrics = step(state, batch)
@@ -54,9 +83,9 @@ def fit(
             return every > 0 and (last or done % every == 0)
 
         # 1. look at the losses: before anything is kept of them
-        pause = stop or last or due(rhythm.evaluate) or due(rhythm.preview) or due(rhythm.checkpoint)
+        pause = stop or last or any(map(due, rhythm[1:]))  # all but the log
         if pause or due(rhythm.log):
-            report.training(done, _finite(pending, done))
+            report.training(done, _judged(pending, done, watch, actions, report))
             pending.clear()
         # 2. judge and draw, with the average
         scores = actions.evaluate(state) if due(rhythm.evaluate) else {}
@@ -64,6 +93,8 @@ def fit(
         if due(rhythm.preview):
             actions.preview(state, done)
         # 3. keep
+        if due(rhythm.snapshot):
+            actions.snapshot(state, done)
         if stop or last or due(rhythm.checkpoint):
             actions.save(state, done, scores.get("heldout_loss"))
         if pause:
@@ -74,17 +105,21 @@ def fit(
     return state
 
 
-def _finite(pending: list[dict[str, jax.Array]], done: int) -> list[dict[str, float]]:
+def _judged(pending: list, done: int, watch: Watch, actions: Actions, report: Report) -> list[dict[str, float]]:
     """The metrics of the last steps, on the host; InputError at the first that is not finite."""
     values = [{name: float(value) for name, value in metrics.items()} for metrics in jax.device_get(pending)]
     for number, metrics in enumerate(values, start=done - len(values)):
-        for name, value in metrics.items():
-            if not math.isfinite(value):
-                raise InputError(
-                    f"the {name} became {value} in step {number}, on batch {number}; nothing was saved since the last "
-                    f"good checkpoint: run the same command again to resume there and replay the step exactly, or "
-                    f"lower optimizer.learning_rate (a changed config needs --allow_changes)"
-                )
+        if not (reason := watch.reason(metrics)):
+            continue
+        box = actions.alarm(number, reason, list(watch.recent))
+        if all(map(math.isfinite, metrics.values())):
+            report.note(f"step {number}: {reason}; do it again with python train.py --replay {box}")
+            continue
+        raise InputError(
+            f"{reason} in step {number}, on batch {number}; nothing was saved since the last good checkpoint: look at "
+            f"the step with python train.py --replay {box}, run the same command again to resume before it, or lower "
+            f"optimizer.learning_rate (a changed config needs --allow_changes)"
+        )
     return values
 
 

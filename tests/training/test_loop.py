@@ -12,7 +12,7 @@ import pytest
 from diffjax.errors import InputError
 from diffjax.training import Actions, Rhythm, fit, interruptible
 
-NEVER = Rhythm(log=0, evaluate=0, checkpoint=0, preview=0)
+NEVER = Rhythm(log=0, evaluate=0, checkpoint=0, preview=0, snapshot=0)
 
 
 def run(steps, rhythm, *, losses=None, norms=None, stop_at=None):
@@ -31,6 +31,8 @@ def run(steps, rhythm, *, losses=None, norms=None, stop_at=None):
         evaluate=evaluate,
         preview=lambda state, done: events.append(("preview", done)),
         save=lambda state, done, score: events.append(("save", done, score)),
+        snapshot=lambda state, done: events.append(("snapshot", done)),
+        alarm=lambda number, reason, recent: events.append(("alarm", number, len(recent))) or "box",
         stop=lambda done: done == stop_at,
     )
     report = SimpleNamespace(
@@ -48,7 +50,7 @@ def run(steps, rhythm, *, losses=None, norms=None, stop_at=None):
 
 
 def test_order_and_cadence():
-    state, events, next_batch = run(range(2, 7), Rhythm(log=2, evaluate=3, checkpoint=4, preview=6))
+    state, events, next_batch = run(range(2, 7), Rhythm(log=2, evaluate=3, checkpoint=4, preview=6, snapshot=0))
     assert (state, next_batch) == (7, 7)  # and no batch was drawn in vain
     assert events == [
         ("step", 2),

@@ -1,0 +1,80 @@
+"""Averages of a run that were not tracked: rebuilt from its snapshots, and compared.
+
+Snapshots are read one at a time, onto the devices, so that what fits is one more copy of the parameters for each
+average that is being rebuilt.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from diffjax import data, training
+from diffjax.errors import InputError
+from diffjax.evaluation import curve, make_evaluate
+from diffjax.experiment import Experiment, build
+from diffjax.record import read_record
+from diffjax.training.posthoc import Snapshot, coefficients, combine
+
+
+def rebuild(
+    experiment: Experiment, workdir: Path, stds: Sequence[float], *, step: int | None = None
+) -> tuple[list[tuple[Any, float]], int]:
+    """[(params, residual), ...] of power-function averages of these lengths, and the step: the last snapshot's, or one.
+
+    The residual is the part of the average's weights that no combination of the snapshots has.  Raises InputError
+    where there are no snapshots, and for a length that cannot be.
+    """
+    tracked, stds = experiment.average.stds, list(stds)
+    with training.open_checkpoints(workdir / "averages", read_only=True) as store:
+        steps = [taken for taken in store.steps() if step is None or taken <= step]
+        known = [Snapshot(std, taken) for taken in steps for std in tracked]
+        try:
+            plans = [coefficients(known, Snapshot(std, steps[-1] if steps else 1)) for std in stds]
+        except ValueError as error:
+            raise InputError(f"cannot rebuild an average of {workdir}: {error}") from None
+        same = training.replicated(training.make_mesh())
+        shapes = jax.eval_shape(experiment.average.init, jax.eval_shape(experiment.net.init, jax.random.key(0)))
+        target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=same), shapes)
+        totals: list[Any] = [None] * len(stds)
+        for i, taken in enumerate(tqdm(steps, unit="snapshot", disable=len(steps) < 20)):
+            restored = store.restore({"ema": target}, step=taken)
+            assert restored is not None
+            for j, (x, _) in enumerate(plans):
+                own = x[i * len(tracked) : (i + 1) * len(tracked)]
+                some = combine(own, restored[0]["ema"])
+                totals[j] = some if totals[j] is None else combine((1, 1), (totals[j], some))
+    return [(total, residual) for total, (_, residual) in zip(totals, plans, strict=True)], steps[-1]
+
+
+def sweep(workdir: str | Path, stds: Sequence[float], *, step: int | None = None) -> Path:
+    """Score the averages of these lengths on the held-out data; the path of the picture, beside it ema.json."""
+    workdir = Path(workdir)
+    record = read_record(workdir)
+    if record is None:
+        raise InputError(f"{workdir} holds no run (there is no config.json in it); name the workdir of a run")
+    experiment = build(record["config"])
+    config = experiment.config
+    if experiment.heldout is None:
+        raise InputError("the run has no held-out data to score averages on; set data.heldout")
+    rows = data.heldout(experiment.heldout, config["batch_size"], value_range=tuple(config["data"]["range"]))
+    sharding = training.batch_sharding(training.make_mesh())
+    fixed = [training.spread(batch, sharding) for batch in rows]
+    evaluate = make_evaluate(experiment.denoise, experiment.process)
+    table = []
+    for std, (params, residual) in zip(stds, rebuild(experiment, workdir, stds, step=step)[0], strict=True):
+        table.append({"std": float(std), "residual": residual} | evaluate(params, fixed))
+        print(f"std {std:.4f}   held-out loss {table[-1]['heldout_loss']:.6f}   residual {residual:.1e}", flush=True)
+    best = min(table, key=lambda row: row["heldout_loss"])
+    print(f"least at std {best['std']:.4f}; sample with it: python sample.py --workdir {workdir} --ema {best['std']:g}")
+    folder = workdir / "evaluation"
+    folder.mkdir(exist_ok=True)
+    (folder / "ema.json").write_text(json.dumps(table, indent=1))
+    points = np.asarray([(row["std"], row["heldout_loss"]) for row in table])
+    path, marks = folder / "ema.png", experiment.average.stds
+    curve(points, path, x="relative standard deviation of the average", y="held-out loss", marks=marks)
+    return path
