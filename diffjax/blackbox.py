@@ -26,8 +26,9 @@ from diffjax.record import describe, say
 
 
 def dump(
-    workdir: Path, experiment: Experiment, *, step: int, reason: str, recent: Sequence[Mapping[str, float]], newest: int
-) -> Path:
+    workdir: Path, experiment: Experiment, described: Mapping[str, Any], *,
+    step: int, reason: str, recent: Sequence[Mapping[str, float]], newest: int,
+) -> Path:  # fmt: skip
     """Write the black box of `step` (the number of steps before it); `newest` is a checkpoint's step, or -1."""
     config, folder = experiment.config, workdir / "blackbox" / str(step)
     if jax.process_index() != 0 or folder.exists():
@@ -41,7 +42,7 @@ def dump(
         draft.mkdir(parents=True)
         if newest >= 0:
             shutil.copytree(workdir / "checkpoints" / str(newest), draft / "checkpoint" / str(newest))
-        (draft / "dump.json").write_text(json.dumps(kept | describe(experiment), indent=1))
+        (draft / "dump.json").write_text(json.dumps({**kept, **described}, indent=1))
         draft.rename(folder)
     except OSError as error:  # the run's own trouble is what is to be told
         say(f"cannot write the black box {folder}: {error}")

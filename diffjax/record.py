@@ -3,23 +3,31 @@
 It is written before the first step, and compared whenever the run continues.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from diffjax.errors import InputError
 from diffjax.experiment import FREE_PARTS, Experiment
 
+LIBRARIES = "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"
+SHOWN = 8  # examples that stand for the data
+
 
 def describe(experiment: Experiment) -> dict[str, Any]:
-    """What identifies a run, as JSON reads it back."""
-    source = experiment.source
-    versions = {module.__name__: module.__version__ for module in (jax, np)}
-    described = {"size": source.size, "shape": source.shape, "classes": source.classes}
+    """What identifies a run, as JSON reads it back.  Of the data it reads a few examples."""
+    source, seen = experiment.source, hashlib.sha256()
+    for name, values in sorted(source.read(np.linspace(0, source.size - 1, SHOWN).astype(np.int64)).items()):
+        seen.update(name.encode() + np.ascontiguousarray(values).tobytes())
+    versions = {name: metadata.version(name) for name in LIBRARIES}
+    described = {"size": source.size, "shape": source.shape, "classes": source.classes, "seen": seen.hexdigest()[:16]}
     return json.loads(json.dumps({"config": experiment.config, "data": described, "versions": versions}))
 
 
@@ -28,7 +36,7 @@ def read_record(workdir: Path) -> dict[str, Any] | None:
     path = workdir / "config.json"
     try:
         record = json.loads(path.read_text())
-        return {key: dict(record[key]) for key in ("config", "data")}
+        return {key: dict(record[key]) for key in ("config", "data", "versions")}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -53,6 +61,20 @@ def claim(workdir: Path, record: Mapping[str, Any], *, allow_changes: bool) -> N
         )
 
 
+def agree(record: Mapping[str, Any]) -> None:
+    """Raise InputError unless all processes of a run have this same record; all of them ask."""
+    if jax.process_count() == 1:
+        return
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).digest()
+    digests = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
+    others = np.flatnonzero((digests != digests[0]).any(axis=1)).tolist()
+    if others:
+        raise InputError(
+            f"processes {others} have another config, other data or other libraries than process 0; start the same "
+            f"command on every host"
+        )
+
+
 def write_record(workdir: Path, record: Mapping[str, Any]) -> None:
     if jax.process_index() != 0:
         return
@@ -66,9 +88,11 @@ def write_record(workdir: Path, record: Mapping[str, Any]) -> None:
 
 
 def _compare(workdir: Path, saved: Mapping[str, Any], record: Mapping[str, Any], *, allow_changes: bool) -> None:
-    kept = {"config": {k: v for k, v in saved["config"].items() if k not in FREE_PARTS}, "data": saved["data"]}
-    wanted = {"config": {k: v for k, v in record["config"].items() if k not in FREE_PARTS}, "data": record["data"]}
-    before, now = dict(_flat(kept)), dict(_flat(wanted))
+    def lasting(record):
+        config = {name: value for name, value in record["config"].items() if name not in FREE_PARTS}
+        return dict(_flat({**record, "config": config}))
+
+    before, now = lasting(saved), lasting(record)
     changes = [
         f"{name}: {before.get(name, 'absent')} -> {now.get(name, 'absent')}"
         for name in sorted({*before, *now})
@@ -76,11 +100,12 @@ def _compare(workdir: Path, saved: Mapping[str, Any], record: Mapping[str, Any],
     ]
     if changes and not allow_changes:
         raise InputError(
-            f"{workdir} holds a run with another config, and continuing would change it ({'; '.join(changes)}); "
-            f"use the saved config or another workdir, or continue anyway with --allow_changes"
+            f"{workdir} holds a run of another config, data or libraries, and continuing would change it "
+            f"({'; '.join(changes)}); use what it was begun with or another workdir, or continue anyway with "
+            f"--allow_changes"
         )
     for change in changes:
-        say(f"continuing with a changed config: {change}")
+        say(f"continuing with a change: {change}")
 
 
 def _flat(tree: Any, prefix: str = ""):

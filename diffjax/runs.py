@@ -23,7 +23,7 @@ from diffjax.evaluation import make_evaluate, picture
 from diffjax.experiment import Experiment, batches, build
 from diffjax.model import make_sample
 from diffjax.program import mesh_of, program
-from diffjax.record import claim, describe, say, write_record
+from diffjax.record import agree, claim, describe, say, write_record
 
 
 def cache_compilations() -> None:
@@ -62,7 +62,9 @@ def train(config: Mapping[str, Any], workdir: str | Path, *, allow_changes: bool
     config = experiment.config
     mesh = mesh_of(config)
     local = batches(experiment, rows=training.local_rows(mesh, config["batch_size"]))
-    claim(workdir, describe(experiment), allow_changes=allow_changes)
+    record = describe(experiment)
+    agree(record)
+    claim(workdir, record, allow_changes=allow_changes)
     init, step, target = program(experiment, mesh)
     keep = config["keep"]
     with (
@@ -78,7 +80,7 @@ def train(config: Mapping[str, Any], workdir: str | Path, *, allow_changes: bool
         if start >= config["steps"]:
             say(f"training is complete: {workdir} is at step {start} of {config['steps']}")
             return
-        write_record(workdir, describe(experiment))  # only now: a state that does not fit has been refused
+        write_record(workdir, record)  # only now: a state that does not fit has been refused
         say(f"data: {data.describe(experiment.source, tuple(config['data']['range']))}")
         size = sum(leaf.size for leaf in jax.tree.leaves(target.params))
         if snapshots is not None:
@@ -92,7 +94,7 @@ def train(config: Mapping[str, Any], workdir: str | Path, *, allow_changes: bool
             quiet=jax.process_index() != 0,
         )  # fmt: skip
         actions = _actions(
-            experiment, workdir, checkpoints, snapshots=snapshots, interrupted=interrupted, sharding=sharding
+            experiment, workdir, record, checkpoints, snapshots=snapshots, interrupted=interrupted, sharding=sharding
         )
         with report:
             training.fit(
@@ -108,7 +110,14 @@ def train(config: Mapping[str, Any], workdir: str | Path, *, allow_changes: bool
 
 
 def _actions(
-    experiment: Experiment, workdir: Path, checkpoints, *, snapshots, interrupted: Callable, sharding
+    experiment: Experiment,
+    workdir: Path,
+    record: Mapping[str, Any],
+    checkpoints,
+    *,
+    snapshots,
+    interrupted: Callable,
+    sharding,
 ) -> training.Actions:
     """What the loop calls between steps."""
     config = experiment.config
@@ -138,7 +147,7 @@ def _actions(
 
     def save(state, step, score):
         position = {"step": step, "seed": config["seed"], "examples": step * config["batch_size"]}
-        meta = {"step": step, "position": position, **describe(experiment)}
+        meta = {"step": step, "position": position, "mesh": config["mesh"], **record}
         checkpoints.save(step, state, meta=meta, metric=score)
 
     def snapshot(state, step):
@@ -146,7 +155,7 @@ def _actions(
 
     def alarm(step, reason, recent):
         newest = max((saved for saved in checkpoints.steps() if saved <= step), default=-1)
-        return blackbox.dump(workdir, experiment, step=step, reason=reason, recent=recent, newest=newest)
+        return blackbox.dump(workdir, experiment, record, step=step, reason=reason, recent=recent, newest=newest)
 
     def stop(step):
         if jax.process_count() > 1:  # all processes must stop at the same step: the signal is passed around

@@ -18,13 +18,14 @@ SMALL = [*TOY, "--config.batch_size=64", "--config.every.checkpoint=10", "--conf
          "--config.data.size=500"]  # fmt: skip
 
 
-def pair(*arguments):
-    """The same command as process 0 and process 1, two devices each."""
+def pair(*arguments, only_second=()):
+    """The same command as process 0 and process 1, two devices each; the second may be given more."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
-    return [start(*arguments, "--distributed", devices=2, **shared, JAX_PROCESS_ID=str(i)) for i in range(2)]
+    more = [(), only_second]
+    return [start(*arguments, *more[i], "--distributed", devices=2, **shared, JAX_PROCESS_ID=str(i)) for i in range(2)]
 
 
 def finish(processes):
@@ -76,6 +77,15 @@ def test_a_signal_to_one_stops_both_and_one_continues(tmp_path, alone):
     assert 10 <= step < 60000
     status, out, err = run(*long, f"--config.steps={step + 5}", "--allow_changes", devices=4)
     assert status == 0 and f"continuing at step {step}" in out, err
+
+
+def test_processes_that_disagree_are_told_before_anything_compiles(tmp_path):
+    arguments = [*SMALL, "--config.steps=60", "--workdir", tmp_path / "run"]
+    processes = pair(*arguments, only_second=["--config.optimizer.learning_rate=1e-5"])
+    for process in processes:
+        out, err = process.communicate(timeout=200)
+        assert "processes [1] have another config" in err and process.returncode == 2, err
+    assert not (tmp_path / "run").exists()
 
 
 def test_settings_that_lead_nowhere():

@@ -1,6 +1,7 @@
 """Training on files: an image that cannot be read stops the run with its name, and nothing is lost."""
 
 import shutil
+from importlib import metadata
 
 import jax
 import numpy as np
@@ -59,7 +60,7 @@ def test_a_checkpoint_says_where_the_data_was(pictures, tmp_path):
     with open_checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
         meta = checkpoints.meta(4)
     assert meta["position"] == {"step": 4, "seed": 0, "examples": 32}
-    assert meta["data"] == {"size": 16, "shape": [8, 8, 3], "classes": 2}
+    assert len(meta["data"].pop("seen")) == 16 and meta["data"] == {"size": 16, "shape": [8, 8, 3], "classes": 2}
     assert meta["config"]["batch_size"] == 8 and "jax" in meta["versions"]
 
 
@@ -94,6 +95,23 @@ def test_a_change_that_the_checkpoint_does_not_fit_loses_nothing(pictures, tmp_p
         diffjax.train(wider, tmp_path / "run", allow_changes=True)
     assert (tmp_path / "run" / "config.json").read_text() == before
     assert diffjax.load(tmp_path / "run").step == 4
+
+
+def test_other_data_of_the_same_size_is_another_run(pictures, tmp_path):
+    diffjax.train(pictures, tmp_path / "run")
+    Image.new("RGB", (8, 8)).save(tmp_path / "data" / "cats" / "0.png")
+    with pytest.raises(InputError, match="data.seen: "):
+        diffjax.train(pictures | {"steps": 5}, tmp_path / "run")
+
+
+def test_other_libraries_need_a_flag(pictures, tmp_path, capsys):
+    diffjax.train(pictures, tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    path.write_text(path.read_text().replace(f'"optax": "{metadata.version("optax")}"', '"optax": "0.0.1"'))
+    with pytest.raises(InputError, match="versions.optax: 0.0.1 -> "):
+        diffjax.train(pictures, tmp_path / "run")
+    diffjax.train(pictures | {"steps": 5}, tmp_path / "run", allow_changes=True)
+    assert "continuing with a change: versions.optax: 0.0.1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", [b"{", b"{}", b"[]", b'{"config": 3, "data": {}}', b"\xff"])
