@@ -3,6 +3,8 @@
     python train.py --config configs/digits.py --workdir runs/digits
     python train.py --config configs/digits.py --workdir runs/wide --config.net.width=48 --config.batch_size=128
 
+    python train.py --config configs/cifar10.py --dry_run --devices 8 --accelerator v5e
+
 Whatever the config file holds can be changed on the command line.  A workdir that holds a run is continued; Ctrl-C or
 SIGTERM saves and ends it.  On several hosts start the same command on each of them with --distributed; there a SIGTERM
 to any of them ends all.
@@ -18,6 +20,9 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run: config, checkpoints, metrics, previews.")
 REPLAY = flags.DEFINE_string("replay", None, "Do a step again from its black box, and look into it; nothing else.")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Compile the step, print what it costs on each device, and end.")
+DEVICES = flags.DEFINE_integer("devices", 0, "For --dry_run: so many simulated devices instead of those here.")
+ACCELERATOR = flags.DEFINE_string("accelerator", "", "For --dry_run: does it fit h100, h200, v5e, v5p, v6e ...?")
 ALLOW_CHANGES = flags.DEFINE_bool("allow_changes", False, "Continue a run although the config has changed.")
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Connect the processes of a run on several hosts first.")
 
@@ -42,6 +47,9 @@ def main(argv: list[str]) -> None:
             raise diffjax.InputError(
                 f"cannot load the config: {str(error).strip().splitlines()[-1].strip()}"
             ) from error
+        if DRY_RUN.value and config:
+            diffjax.dry_run(config, devices=DEVICES.value, accelerator=ACCELERATOR.value)
+            return
         if not config or not WORKDIR.value:
             raise diffjax.InputError("give --config and --workdir; see python train.py --help")
         diffjax.train(config, WORKDIR.value, allow_changes=ALLOW_CHANGES.value)

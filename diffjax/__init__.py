@@ -11,6 +11,7 @@ diffjax.runs, .model    a run as a folder: train, load, sample; .record what ide
 
 from .averages import sweep as sweep
 from .blackbox import replay as replay
+from .dryrun import dry_run as dry_run
 from .errors import InputError as InputError
 from .errors import exit_on_input_error as exit_on_input_error
 from .experiment import Experiment as Experiment
@@ -28,6 +29,7 @@ __all__ = [
     "InputError",
     "Model",
     "build",
+    "dry_run",
     "cache_compilations",
     "connect",
     "exit_on_input_error",

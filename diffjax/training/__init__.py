@@ -2,6 +2,7 @@
 
 from .checkpoints import CheckpointError as CheckpointError
 from .checkpoints import open_checkpoints as open_checkpoints
+from .fingerprints import named as named
 from .inspection import COLUMNS as COLUMNS
 from .inspection import make_inspect as make_inspect
 from .loop import Actions as Actions

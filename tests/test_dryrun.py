@@ -1,0 +1,70 @@
+"""What a run would cost is told without running it."""
+
+import jax
+import pytest
+
+import diffjax
+from configs import toy_moons
+from diffjax.errors import InputError
+from diffjax.experiment import build
+from diffjax.program import mesh_of, program
+from tests.commands import ROOT, refused, run
+
+
+def small(**changes):
+    config = toy_moons.get_config().to_dict() | dict(batch_size=64)
+    config["net"] = dict(name="mlp", width=128, depth=2, dtype="float32")
+    return config | changes
+
+
+def test_a_mesh_of_eight(capsys):
+    found = diffjax.dry_run(small(mesh=dict(fsdp=4, tensor=1)), accelerator="v5e")
+    shown = capsys.readouterr().out
+    assert found["mesh"] == {"data": 2, "fsdp": 4, "tensor": 1} and found["fits"] == {"v5e": True}
+    for words in ("data 2 x fsdp 4 x tensor 1", "blocks/0/kernel", "all-gather", "fits v5e", "FLOP a step"):
+        assert words in shown
+    kernel = 128 * 128
+    forward = 2 * (2 * kernel + 2 * 2 * kernel + kernel + 256 * 2)  # blocks, film, embedding, stem and head
+    assert 2 * forward < found["flops_per_example"] < 4 * forward
+
+
+def test_parts_change_no_arithmetic_and_save_memory():
+    whole, parts = (diffjax.dry_run(small(batch_size=4096, memory=dict(accumulate=n, remat="none"))) for n in (1, 8))
+    assert whole["flops_per_step"] == parts["flops_per_step"]
+    assert parts["memory"]["temporary"] < 0.5 * whole["memory"]["temporary"]
+
+
+def test_a_device_holds_its_share_of_the_state():
+    found = diffjax.dry_run(
+        small(mesh=dict(fsdp=8, tensor=1), net=dict(name="mlp", width=512, depth=4, dtype="float32"))
+    )
+    total = 4 * found["parameters"] * 5  # parameters, two averages, two moments
+    held = sum(found["state_bytes"].values())
+    assert held < 0.14 * total
+    layer = 4 * (512 * 1024 + 1024 + 512 * 3)  # the largest, with small arrays that ride along
+    assert max(max(sizes) for sizes in found["collectives"].values()) < 1.01 * layer
+
+
+def test_it_is_the_memory_that_the_state_takes():
+    experiment = build(small(mesh=dict(fsdp=4, tensor=1)))
+    init, _, _ = program(experiment, mesh_of(experiment.config))
+    state = init(jax.random.key(0))
+    there = jax.devices()[0]
+    for field, size in diffjax.dry_run(small(mesh=dict(fsdp=4, tensor=1)))["state_bytes"].items():
+        if field != "key":
+            leaves = jax.tree.leaves(getattr(state, field))
+            assert size == sum(s.data.nbytes for leaf in leaves for s in leaf.addressable_shards if s.device == there)
+
+
+@pytest.mark.slow
+def test_devices_that_are_not_here(tmp_path):
+    command = ["train.py", "--config", "configs/toy_moons.py", "--dry_run", "--config.mesh.fsdp=2"]
+    status, out, err = run(*command, "--devices", 16)
+    assert status == 0 and "data 8 x fsdp 2 x tensor 1, 16 x cpu" in out, err
+    assert "does not divide the 6 devices" in refused(*command[:-1], "--config.mesh.fsdp=4", "--devices", 6)
+    assert not (ROOT / "runs" / "moons").exists() or tmp_path
+
+
+def test_an_unknown_accelerator():
+    with pytest.raises(InputError, match="no accelerator 'h300'; did you mean 'h[12]00'"):
+        diffjax.dry_run(small(), accelerator="h300")

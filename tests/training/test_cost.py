@@ -1,0 +1,53 @@
+"""What is read off a compiled program, against programs whose cost is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from diffjax.training import make_mesh
+from diffjax.training.cost import ACCELERATORS, collectives, flops, memory, state_bytes
+from diffjax.training.step import State
+
+MESH = make_mesh(4, 2)
+
+
+def arrays(shape, spec, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(MESH, spec))
+
+
+@pytest.mark.parametrize(
+    "rule, out, kind, size",
+    [
+        (lambda x: x.sum(0), P(), "all-reduce", 256 * 4),
+        (lambda x: 2 * x, P(), "all-gather", 64 * 256 * 4),
+    ],
+)
+def test_collectives_and_their_bytes(rule, out, kind, size):
+    compiled = jax.jit(rule, out_shardings=NamedSharding(MESH, out)).lower(arrays((64, 256), P("fsdp"))).compile()
+    found = {name: sizes for name, sizes in collectives(compiled).items() if sizes}
+    assert found == {kind: [size]}
+
+
+def test_what_needs_none_has_none():
+    compiled = jax.jit(lambda x: jnp.tanh(x)).lower(arrays((64, 256), P("fsdp"))).compile()
+    assert not any(collectives(compiled).values())
+
+
+def test_arithmetic_is_counted():
+    lowered = jax.jit(lambda a, b: a @ b).lower(jnp.zeros((32, 64)), jnp.zeros((64, 16)))
+    assert flops(lowered) == pytest.approx(2 * 32 * 64 * 16, rel=0.01)
+
+
+def test_memory_and_state_of_a_device():
+    tree = {"w": arrays((64, 256), P("fsdp", "tensor")), "b": arrays((256,), P())}
+    state = State(
+        arrays((), P(), jnp.int32), tree, (tree,), (tree, tree), jax.eval_shape(lambda: jax.random.key(0))
+    )._replace(key=jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=NamedSharding(MESH, P())))
+    one = 64 * 256 * 4 // 8 + 256 * 4
+    assert state_bytes(state) == {"step": 4, "params": one, "ema": one, "opt": 2 * one, "key": 8}
+    compiled = jax.jit(lambda tree: jax.tree.map(lambda a: a + 1, tree), donate_argnums=0).lower(tree).compile()
+    assert memory(compiled)["arguments"] == one and memory(compiled)["outputs"] < 100
+    assert min(ACCELERATORS.values()) > 1e10 and np.isfinite(list(ACCELERATORS.values())).all()
