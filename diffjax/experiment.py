@@ -70,7 +70,7 @@ class Experiment(NamedTuple):
     loss: Callable  # (params, rows) -> [B]
     optimizer: optax.GradientTransformation
     average: Average
-    splits: Overrides  # what of the net is split over the mesh's `tensor`
+    splits: Overrides  # of the net, over the mesh's `tensor`
     rhythm: Rhythm
 
 
@@ -132,17 +132,10 @@ def build(config: Mapping[str, Any], *, source: Source | None = None) -> Experim
         draw=lambda key, batch: batch | dict(zip(("t", "key"), levels(key, times, len(batch["x"])), strict=True)),
         loss=_loss(denoise, process, null=source.classes, dropout=config["label_dropout"]),
         optimizer=_optimizer(config["optimizer"], config["steps"]),
-        average=_average(config),
+        average=pick(AVERAGES, "ema", config["ema"]),
         splits=SPLITS.get(config["net"]["name"], ()),
         rhythm=Rhythm(**config["every"]),
     )
-
-
-def _average(config) -> Average:
-    average = pick(AVERAGES, "ema", config["ema"])
-    if config["every"]["snapshot"] and not average.stds:
-        raise InputError(f"every.snapshot={config['every']['snapshot']} needs power averages; set ema to name='power'")
-    return average
 
 
 def _sources(data: Mapping[str, Any]) -> tuple[Source, Source | None]:
@@ -283,8 +276,6 @@ def _require_ranges(config: Mapping[str, Any]) -> None:
     counts = {key: (config[key], 1) for key in ("steps", "batch_size")}
     counts["memory.accumulate"] = config["memory"]["accumulate"], 1
     counts |= {f"sampler.{key}": (config["sampler"][key], 1) for key in ("steps", "num")}
-    if config["watch"]["spike"] and config["watch"]["spike"] <= 1:
-        raise InputError(f"watch.spike must be 0, or more than 1 times the usual loss; got {config['watch']['spike']}")
     counts |= {f"every.{key}": (value, 0) for key, value in config["every"].items()}
     for name, (value, least) in counts.items():
         if value < least:
@@ -292,6 +283,11 @@ def _require_ranges(config: Mapping[str, Any]) -> None:
     for name, low, high in (("label_dropout", 0, 1), ("seed", 0, 2**32 - 1)):
         if not low <= config[name] <= high:
             raise InputError(f"{name} must lie in [{low}, {high}]; got {config[name]}")
+    snapshot, spike = config["every"]["snapshot"], config["watch"]["spike"]
+    if snapshot and config["ema"].get("name") != "power":
+        raise InputError(f"every.snapshot={snapshot} needs power averages; set ema to name='power'")
+    if spike and spike <= 1:
+        raise InputError(f"watch.spike must be 0, or more than 1 times the usual loss; got {spike}")
     ends = config["data"]["range"]
     if len(ends) != 2 or not all(isinstance(end, int | float) for end in ends) or not ends[0] < ends[1]:
         raise InputError(f"data.range must rise, as (-1, 1) does; got {ends}")

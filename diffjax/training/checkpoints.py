@@ -9,16 +9,13 @@ device, with which whatever is restored is compared.
 import contextlib
 import dataclasses
 import functools
-import gc
 import hashlib
 import json
 import math
 import os
 import shutil
 import sys
-import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +29,11 @@ from jaxtyping import PyTree
 
 from diffjax.errors import InputError
 
+from .faults import CheckpointError as CheckpointError
+from .faults import CheckpointMismatch, blaming
 from .fingerprints import fingerprint, named
 
 State = PyTree  # a NamedTuple or a dict, of pytrees of arrays
-
-
-class CheckpointError(InputError):
-    """A checkpoint could not be written, read or trusted; the sentence names step, path and cause."""
-
-    def __init__(self, step: int | None, path: Path, cause: str):
-        super().__init__(f"checkpoint{'s in' if step is None else f' at step {step} in'} {path}: {cause}")
-        self.step, self.path, self.cause = step, path, cause
-
-
-class CheckpointMismatch(CheckpointError):
-    """The checkpoint is of another model than the target: an older step would not help, so there is no fallback."""
 
 
 def _fields(state: State) -> dict[str, PyTree]:
@@ -81,35 +68,8 @@ def _difference(wanted: Mapping[str, str], stored: Mapping[str, str]) -> str | N
 
 
 def _digest(record: Mapping[str, Any]) -> str:
-    content = {key: value for key, value in record.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def _blaming(step: int | None, path: Path) -> Iterator[None]:
-    """Turn whatever Orbax, TensorStore, JSON or the file system throws into a CheckpointError of one line."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # TensorStore raises bare Exceptions of a hundred lines; the first one says it
-        root = _forget_reads(error)
-        line = next((line.strip() for line in str(root).splitlines() if line.strip()), "")
-        raise CheckpointError(step, path, f"{type(root).__name__}: {line}"[:200]) from error
-
-
-def _forget_reads(error: BaseException) -> BaseException:
-    """The first error behind this one; drops the reads it has left, which would complain on stderr of a closed loop."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    first: BaseException | None = error
-    while first:
-        error = first
-        traceback.clear_frames(error.__traceback__)
-        first = error.__cause__ or error.__context__
-    time.sleep(0.1)  # until they are through: they run in threads of TensorStore
-    gc.collect()
-    sys.unraisablehook = hook
-    return error
+    content = json.dumps({key: value for key, value in record.items() if key != "sha256"}, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _all_agree(good: bool) -> bool:
@@ -134,7 +94,7 @@ def open_checkpoints(
     if keep_last < 1 or keep_best < 0:
         raise InputError(f"got keep_last={keep_last}, keep_best={keep_best}; keep at least the last 1 and the best 0")
     directory = Path(directory).absolute()
-    with _blaming(None, directory):
+    with blaming(None, directory):
         if not read_only:
             directory.mkdir(parents=True, exist_ok=True)
             if not os.access(directory, os.W_OK):
@@ -186,7 +146,7 @@ class Checkpoints:
         args = {"meta": ocp.args.JsonSave(record | {"sha256": _digest(record)})}
         args |= _items(leaves, ocp.args.StandardSave)
         writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
-        with _blaming(step, self._path(step)):
+        with blaming(step, self._path(step)):
             writer.save(self._path(step), args=ocp.args.Composite(**args))
         self._writing = step, writer  # one writer per save: after a failure its state would be undefined
         if wait:
@@ -226,7 +186,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The finished steps on disk, ascending."""
-        with _blaming(None, self.directory):
+        with blaming(None, self.directory):
             if self.read_only and not self.directory.exists():
                 return []
             return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdigit() and path.is_dir())
@@ -234,10 +194,9 @@ class Checkpoints:
     def discard_after(self, step: int) -> None:
         """Remove the steps later than this one: those of a run that has gone back."""
         self.wait()
-        with _blaming(None, self.directory):
-            for later in self.steps() if jax.process_index() == 0 else ():
-                if later > step:
-                    shutil.rmtree(self._path(later))
+        with blaming(None, self.directory):
+            for later in [n for n in self.steps() if n > step] if jax.process_index() == 0 else ():
+                shutil.rmtree(self._path(later))
             _all_agree(True)
 
     def best(self) -> int | None:
@@ -253,9 +212,9 @@ class Checkpoints:
         if self._writing is None:
             return
         (step, writer), self._writing = self._writing, None
-        with _blaming(step, self._path(step)), contextlib.closing(writer):
+        with blaming(step, self._path(step)), contextlib.closing(writer):
             writer.wait_until_finished()
-        with _blaming(None, self.directory):  # only now that a newer one is complete may an old one go
+        with blaming(None, self.directory):  # only now that a newer one is complete may an old one go
             steps = self.steps()
             kept = {*steps[-self.keep_last :], *self._ranked()[: self.keep_best]}
             for old in set(steps) - kept if jax.process_index() == 0 else ():
@@ -277,7 +236,7 @@ class Checkpoints:
         return self.directory / str(step)
 
     def _record(self, step: int) -> dict:
-        with _blaming(step, self._path(step)):
+        with blaming(step, self._path(step)):
             # The file itself, not through Orbax: a reader needs no threads and no barriers for it.
             record = json.loads((self._path(step) / "meta" / "metadata").read_text())
             if record["sha256"] != _digest(record):
@@ -308,7 +267,7 @@ class Checkpoints:
         }
         args = _items(placed, ocp.args.StandardRestore)
         leaves = {path: jnp.zeros(leaf.shape, leaf.dtype) for path, leaf in wanted.items() if not leaf.size}
-        with _blaming(step, self._path(step)), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+        with blaming(step, self._path(step)), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
             restored = reader.restore(self._path(step), args=ocp.args.Composite(**args)) if args else {}
             for field in args:
                 leaves |= restored[field]
@@ -329,7 +288,7 @@ class Checkpoints:
                     return False
             except CheckpointError:
                 self._damaged.add(step)
-        with _blaming(None, self.directory):  # damaged steps count no more among those to keep
+        with blaming(None, self.directory):  # damaged steps count no more among those to keep
             for damaged in self._damaged.intersection(self.steps()) if jax.process_index() == 0 else ():
                 aside = self.directory / f"{damaged}.damaged"
                 shutil.rmtree(aside, ignore_errors=True)

@@ -12,7 +12,7 @@ from diffjax.diffusion.losses import diffusion_loss, loss_at
 from diffjax.diffusion.parameterizations import PARAMETERIZATIONS
 from diffjax.diffusion.schedules import SCHEDULES
 from diffjax.diffusion.times import TIMES
-from diffjax.diffusion.types import normal
+from diffjax.diffusion.types import fold, normal
 from diffjax.diffusion.weights import WEIGHTS
 from diffjax.testbed import analytic
 
@@ -176,8 +176,7 @@ def test_the_loss_of_a_dict_is_the_sum_of_its_parts_means():
     parts = {"a": process_of("linear", weight="simple"), "b": process_of("edm")}
 
     def corrupt(key, x0, t):
-        keys = jax.random.split(key)
-        return {k: parts[k].corrupt(keys[i], x0[k], t) for i, k in enumerate(parts)}
+        return {k: parts[k].corrupt(fold(key, i), x0[k], t) for i, k in enumerate(parts)}
 
     def loss(x0, xt, t, x0_hat):
         return {k: parts[k].loss(x0[k], xt[k], t, x0_hat[k]) for k in parts}

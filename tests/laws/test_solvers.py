@@ -159,6 +159,13 @@ def test_churn_stays_within_its_interval():
     np.testing.assert_allclose(none, run("heun", "edm", two_modes(), x, grids.grid(20)), rtol=1e-12)
 
 
+def test_churn_raises_by_the_square_root_of_two_at_most():
+    x, ts = jnp.linspace(-80, 80, 5)[:, None], grids.grid(20)
+    capped = run("heun", "edm", two_modes(), x, ts, churn=20 * (np.sqrt(2) - 1))
+    np.testing.assert_allclose(run("heun", "edm", two_modes(), x, ts, churn=1e6), capped, rtol=1e-9)
+    assert jnp.abs(run("heun", "edm", two_modes(), x, ts, churn=19 * (np.sqrt(2) - 1)) - capped).max() > 1e-3
+
+
 def test_restart_forgets_the_error_of_a_wrong_start():
     """Begun far from the law, the ODE keeps the error; going back up with noise contracts it (Xu et al. 2023)."""
     world, x = analytic.gaussian(jnp.asarray([0.0]), jnp.asarray([1.0])), 3 + jnp.zeros((4000, 1))
@@ -214,6 +221,13 @@ def test_the_adaptive_rule_keeps_its_tolerance(schedule):
         errors.append(float(jnp.abs(y - truth).max()) / float(jnp.abs(truth).max())), calls.append(len(counted))
     assert (np.asarray(errors) < [1e-2, 1e-4, 1e-6]).all(), errors
     assert calls[0] <= calls[1] < calls[2] < 60 * 6
+
+
+def test_below_its_least_time_the_adaptive_rule_takes_one_ddim_step():
+    x, tight = jnp.linspace(-1, 1, 5)[:, None], {"tolerance": 1e-10, "least": 0.3}
+    above = run("rk45", "flow", two_modes(), x, jnp.asarray([1, 0.3]), **tight)
+    below = run("ddim", "flow", two_modes(), above, jnp.asarray([0.3, 0.2]))
+    np.testing.assert_allclose(run("rk45", "flow", two_modes(), x, jnp.asarray([1, 0.2]), **tight), below, rtol=1e-7)
 
 
 def test_a_row_of_the_adaptive_rule_that_cannot_arrive_is_not_a_number():

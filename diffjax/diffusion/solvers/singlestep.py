@@ -142,7 +142,7 @@ def _two_stages(process: Process, kind: Kind) -> Solver:
     def plan(ts):
         step = intervals(process, ts)
         node = _node(process, step, 0.5)
-        (weight,) = midpoint(kind.kernel(step), [0.5 + 0 * step.h], [kind.where(step)])
+        (weight,) = midpoint(kind.kernel(step), [jnp.full_like(step.h, 1 / 2)], [kind.where(step)])
         return stages(step, (step.t, _ddim(node), None), (node.s, _corrected(step, node, kind, weight), None))
 
     return staged(plan)
@@ -152,8 +152,8 @@ def _three_stages(process: Process, kind: Kind) -> Solver:
     def plan(ts):
         step = intervals(process, ts)
         third, thirds = _node(process, step, 1 / 3), _node(process, step, 2 / 3)
-        (inner,) = lagrange(kind.kernel(thirds), [0.5 + 0 * step.h], [kind.where(step)])
-        (outer,) = lagrange(kind.kernel(step), [2 / 3 + 0 * step.h], [kind.where(step)])
+        (inner,) = lagrange(kind.kernel(thirds), [jnp.full_like(step.h, 1 / 2)], [kind.where(step)])
+        (outer,) = lagrange(kind.kernel(step), [jnp.full_like(step.h, 2 / 3)], [kind.where(step)])
         return stages(
             step,
             (step.t, _ddim(third), None),
