@@ -6,8 +6,8 @@
     python train.py --config configs/cifar10.py --dry_run --devices 8 --accelerator v5e
 
 Whatever the config file holds can be changed on the command line.  A workdir that holds a run is continued; Ctrl-C or
-SIGTERM saves and ends it.  On several hosts start the same command on each of them with --distributed; there a SIGTERM
-to any of them ends all.
+SIGTERM saves and ends it.  On several hosts start the same command on each of them (with --distributed where neither
+SLURM nor a pod says so); there a SIGTERM to any of them ends all.
 """
 
 import sys
@@ -24,18 +24,20 @@ DRY_RUN = flags.DEFINE_bool("dry_run", False, "Compile the step, print what it c
 DEVICES = flags.DEFINE_integer("devices", 0, "For --dry_run: so many simulated devices instead of those here.")
 ACCELERATOR = flags.DEFINE_string("accelerator", "", "For --dry_run: does it fit h100, h200, v5e, v5p, v6e ...?")
 ALLOW_CHANGES = flags.DEFINE_bool("allow_changes", False, "Continue a run although the config has changed.")
-DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Connect the processes of a run on several hosts first.")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Connect several processes; under SLURM and on pods automatic.")
+PROFILE = flags.DEFINE_integer("profile", 0, "Trace so many steps into WORKDIR/profile, for TensorBoard or Perfetto.")
+WANDB = flags.DEFINE_string("wandb", "", "A project of Weights & Biases that gets the numbers too.")
 
 
 def main(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # --verbosity=0 shows what the libraries do
+        logging.set_verbosity(logging.FATAL)  # errors reach us as such; --verbosity=0 shows what the libraries do
     import diffjax  # here, so that --help answers at once
 
     with diffjax.exit_on_input_error():
         if argv[1:]:
             raise diffjax.InputError(f"unexpected arguments {argv[1:]}; every option starts with --")
-        if DISTRIBUTED.value:
+        if DISTRIBUTED.value or diffjax.clustered():
             diffjax.connect()
         diffjax.cache_compilations()
         if REPLAY.value:
@@ -52,7 +54,8 @@ def main(argv: list[str]) -> None:
             return
         if not config or not WORKDIR.value:
             raise diffjax.InputError("give --config and --workdir; see python train.py --help")
-        diffjax.train(config, WORKDIR.value, allow_changes=ALLOW_CHANGES.value)
+        changes, profile, project = ALLOW_CHANGES.value, PROFILE.value, WANDB.value
+        diffjax.train(config, WORKDIR.value, allow_changes=changes, profile=profile, wandb=project)
 
 
 def parse(argv: list[str]) -> list[str]:

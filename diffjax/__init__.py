@@ -20,6 +20,7 @@ from .model import Model as Model
 from .model import load as load
 from .model import sample_to_folder as sample_to_folder
 from .runs import cache_compilations as cache_compilations
+from .runs import clustered as clustered
 from .runs import connect as connect
 from .runs import train as train
 
@@ -31,6 +32,7 @@ __all__ = [
     "build",
     "dry_run",
     "cache_compilations",
+    "clustered",
     "connect",
     "exit_on_input_error",
     "load",

@@ -11,15 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from diffjax import training
 from diffjax.errors import InputError, unknown
 from diffjax.experiment import Experiment, build
-from diffjax.program import mesh_of, program
+from diffjax.program import abstract_batch, flops_per_step, mesh_of, program
 from diffjax.record import say
-from diffjax.training.cost import ACCELERATORS, collectives, flops, memory, state_bytes
+from diffjax.training.cost import ACCELERATORS, collectives, memory, state_bytes
 
 
 def dry_run(config: Mapping[str, Any], *, devices: int = 0, accelerator: str = "") -> dict[str, Any]:
@@ -35,7 +34,7 @@ def dry_run(config: Mapping[str, Any], *, devices: int = 0, accelerator: str = "
     experiment = build(config)
     mesh = mesh_of(experiment.config)
     _, step, target = program(experiment, mesh)
-    batch = _batch(experiment, mesh)
+    batch = abstract_batch(experiment, mesh)
     start = time.perf_counter()
     lowered = step.lower(target, batch)
     compiled = lowered.compile()
@@ -43,7 +42,7 @@ def dry_run(config: Mapping[str, Any], *, devices: int = 0, accelerator: str = "
         "mesh": dict(mesh.shape),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(target.params)),
         "compile_seconds": time.perf_counter() - start,
-        "flops_per_step": _flops(experiment),
+        "flops_per_step": flops_per_step(experiment),
         "state_bytes": state_bytes(target),
         "memory": dict(memory(compiled)),
         "collectives": {kind: sizes for kind, sizes in collectives(compiled).items() if sizes},
@@ -51,7 +50,7 @@ def dry_run(config: Mapping[str, Any], *, devices: int = 0, accelerator: str = "
     found["flops_per_example"] = found["flops_per_step"] / experiment.config["batch_size"]
     found["bytes_per_device"] = sum(found["memory"].values())
     if accelerator:
-        found["fits"] = {accelerator: found["bytes_per_device"] <= ACCELERATORS[accelerator]}
+        found["fits"] = {accelerator: found["bytes_per_device"] <= ACCELERATORS[accelerator].memory}
     _show(experiment, target, found)
     return found
 
@@ -66,24 +65,6 @@ def _simulate(devices: int) -> None:
         ) from error
     if jax.device_count() != devices:
         raise InputError(f"cannot simulate {devices} devices beside the {jax.device_count()} that are in use already")
-
-
-def _batch(experiment: Experiment, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    rows, place = experiment.config["batch_size"], training.batch_sharding(mesh)
-    shapes = {"x": ((rows, *experiment.source.shape), jnp.float32)}
-    if experiment.source.classes:
-        shapes["label"] = (rows,), jnp.int32
-    return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=place) for name, (shape, dtype) in shapes.items()}
-
-
-def _flops(experiment: Experiment) -> float:
-    """Those of the step as one part on one device: a loop over parts would be counted as one of them."""
-    e = experiment
-    alone = training.make_mesh(devices=jax.devices()[:1])
-    step = training.make_step(e.draw, e.loss, e.optimizer, e.average)
-    init = lambda key: training.initial(e.net.init, e.optimizer, e.average, key)  # noqa: E731
-    _, jitted, target = training.compile_step(step, init, alone)
-    return flops(jitted.lower(target, _batch(experiment, alone)))
 
 
 def _show(experiment: Experiment, target: training.State, found: Mapping[str, Any]) -> None:
@@ -106,7 +87,7 @@ def _show(experiment: Experiment, target: training.State, found: Mapping[str, An
         say(f"collectives  {_mb(sum(sizes))}  {len(sizes)} x {kind}, the largest {_mb(max(sizes)).strip()}")
     for name, fits in found.get("fits", {}).items():
         say(f"{'fits' if fits else 'DOES NOT FIT'} {name}: {_mb(found['bytes_per_device']).strip()} of "
-            f"{_mb(ACCELERATORS[name]).strip()}")  # fmt: skip
+            f"{_mb(ACCELERATORS[name].memory).strip()}")  # fmt: skip
 
 
 def _mb(size: float) -> str:

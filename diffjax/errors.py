@@ -8,6 +8,7 @@ import contextlib
 import difflib
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -30,3 +31,15 @@ def exit_on_input_error() -> Iterator[None]:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what goes wrong with a file in a folder, as on a full disk, into an InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot write into {folder}: {error.strerror or error}; what was saved there before is as it was: make "
+            f"room or repair it, and run the same command again"
+        ) from error

@@ -69,6 +69,7 @@ class Experiment(NamedTuple):
     draw: Callable  # (key, batch) -> rows: the batch, its times and its keys
     loss: Callable  # (params, rows) -> [B]
     optimizer: optax.GradientTransformation
+    rate: optax.Schedule  # the optimizer's learning rate
     average: Average
     splits: Overrides  # of the net, over the mesh's `tensor`
     rhythm: Rhythm
@@ -122,6 +123,7 @@ def build(config: Mapping[str, Any], *, source: Source | None = None) -> Experim
     net = _net(config["net"], source, remat=config["memory"]["remat"])
     denoise = denoiser(process, net.apply)
     times = pick(TIMES, "times", config["times"], schedule)
+    optimizer, rate = _optimizer(config["optimizer"], config["steps"])
     return Experiment(
         config=config,
         source=source,
@@ -131,7 +133,8 @@ def build(config: Mapping[str, Any], *, source: Source | None = None) -> Experim
         denoise=denoise,
         draw=lambda key, batch: batch | dict(zip(("t", "key"), levels(key, times, len(batch["x"])), strict=True)),
         loss=_loss(denoise, process, null=source.classes, dropout=config["label_dropout"]),
-        optimizer=_optimizer(config["optimizer"], config["steps"]),
+        optimizer=optimizer,
+        rate=rate,
         average=pick(AVERAGES, "ema", config["ema"]),
         splits=SPLITS.get(config["net"]["name"], ()),
         rhythm=Rhythm(**config["every"]),
@@ -231,7 +234,7 @@ def _net(spec, source: Source, *, remat: str) -> Net:
         raise InputError(f"net '{spec['name']}': {error}") from error
 
 
-def _optimizer(spec, steps: int) -> optax.GradientTransformation:
+def _optimizer(spec, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
     if "learning_rate" not in spec:
         raise InputError("the config's optimizer has no learning_rate; set optimizer.learning_rate, for example 1e-3")
     given = {key: _typed(f"optimizer.{key}", spec[key], wanted) for key, wanted in RATE_OPTIONS.items() if key in spec}
@@ -242,7 +245,7 @@ def _optimizer(spec, steps: int) -> optax.GradientTransformation:
         )
     rate = warmed(peak, warmup=warmup, decay=pick(DECAYS, "optimizer.decay", {"name": decay}, steps))
     rest = {key: value for key, value in spec.items() if key not in RATE_OPTIONS}
-    return clipped(pick(OPTIMIZERS, "optimizer", rest, rate), norm=clip)
+    return clipped(pick(OPTIMIZERS, "optimizer", rest, rate), norm=clip), rate
 
 
 def _checked(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,12 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from diffjax import training
 from diffjax.errors import InputError
-from diffjax.experiment import Experiment
+from diffjax.experiment import Experiment, build
+from diffjax.training.cost import flops
 
 
 def mesh_of(config: Mapping[str, Any]) -> jax.sharding.Mesh:
@@ -32,3 +34,26 @@ def program(experiment: Experiment, mesh: jax.sharding.Mesh) -> tuple[Callable, 
     step = training.make_step(e.draw, e.loss, e.optimizer, e.average, parts=parts)
     init = partial(training.initial, e.net.init, e.optimizer, e.average)
     return training.compile_step(step, init, mesh, overrides=e.splits)
+
+
+def abstract_batch(experiment: Experiment, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch's shapes and places."""
+    rows, place = experiment.config["batch_size"], training.batch_sharding(mesh)
+    shapes = {"x": ((rows, *experiment.source.shape), jnp.float32)}
+    if experiment.source.classes:
+        shapes["label"] = (rows,), jnp.int32
+    return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=place) for name, (shape, dtype) in shapes.items()}
+
+
+def flops_per_step(experiment: Experiment) -> float:
+    """Floating-point operations of the model: of the step in one part on one device, with nothing computed again.
+
+    A loop over parts would be counted as one of them.
+    """
+    memory = {"accumulate": 1, "remat": "none"}
+    e = build({**experiment.config, "memory": memory}, source=experiment.source)
+    alone = training.make_mesh(devices=jax.devices()[:1])
+    step = training.make_step(e.draw, e.loss, e.optimizer, e.average)
+    init = lambda key: training.initial(e.net.init, e.optimizer, e.average, key)  # noqa: E731
+    _, jitted, target = training.compile_step(step, init, alone)
+    return flops(jitted.lower(target, abstract_batch(experiment, alone)))

@@ -6,6 +6,7 @@ workdir/metrics.jsonl     numbers; the same in tensorboard/
 workdir/previews/         samples drawn on the way
 workdir/blackbox/         what is needed to do again a step that went wrong (blackbox.py)
 workdir/averages/         snapshots of the averages, of which others are made (averages.py)
+workdir/profile/          a trace of some steps, if asked for
 """
 
 import contextlib
@@ -18,12 +19,13 @@ import jax
 import numpy as np
 
 from diffjax import blackbox, data, training
-from diffjax.errors import InputError
+from diffjax.errors import InputError, writing
 from diffjax.evaluation import make_evaluate, picture
 from diffjax.experiment import Experiment, batches, build
 from diffjax.model import make_sample
-from diffjax.program import mesh_of, program
+from diffjax.program import flops_per_step, mesh_of, program
 from diffjax.record import agree, claim, describe, say, write_record
+from diffjax.training.cost import peak_flops
 
 
 def cache_compilations() -> None:
@@ -52,11 +54,22 @@ def connect() -> None:
         ) from error
 
 
-def train(config: Mapping[str, Any], workdir: str | Path, *, allow_changes: bool = False) -> None:
+def clustered() -> bool:
+    """Whether the environment says that this process is one of several: those of a pod of TPUs, SLURM or MPI."""
+    tasks = max(int(os.environ.get(name) or 1) for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
+    hosts = len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(","))
+    named = any(os.environ.get(name) for name in ("JAX_COORDINATOR_ADDRESS", "MEGASCALE_COORDINATOR_ADDRESS"))
+    return max(tasks, hosts) > 1 or named
+
+
+def train(
+    config: Mapping[str, Any], workdir: str | Path, *, allow_changes: bool = False, profile: int = 0, wandb: str = ""
+) -> None:
     """Train as `config` says, in `workdir`; continue what is there already, return at once if it is finished.
 
-    A config that would change a run that is there is refused unless `allow_changes`.  Raises InputError for whatever is
-    wrong with config, data or folder, before anything compiles.
+    `profile` traces so many steps into workdir/profile; `wandb` names a project of Weights & Biases.  A config that
+    would change a run that is there is refused unless `allow_changes`.  Raises InputError for whatever is wrong with
+    config, data or folder, before anything compiles.
     """
     experiment, workdir = build(config), Path(workdir)
     config = experiment.config
@@ -89,14 +102,12 @@ def train(config: Mapping[str, Any], workdir: str | Path, *, allow_changes: bool
         say(f"{verb} at step {start}: {size:,} parameters, {mesh.size} device(s)")
         sharding = training.batch_sharding(mesh)
         stream = (training.to_devices(rows, sharding) for rows in data.stream(local, start, **config["loader"]))
-        report = training.Report(
-            workdir, start=start, total=config["steps"], rows=config["batch_size"], unit=experiment.source.unit,
-            quiet=jax.process_index() != 0,
-        )  # fmt: skip
+        report = _report(experiment, workdir, start, mesh, wandb=wandb)
+        profiled = training.Profile(workdir / "profile", profile)
         actions = _actions(
             experiment, workdir, record, checkpoints, snapshots=snapshots, interrupted=interrupted, sharding=sharding
         )
-        with report:
+        with report, contextlib.closing(profiled):
             training.fit(
                 step,
                 state,
@@ -106,7 +117,24 @@ def train(config: Mapping[str, Any], workdir: str | Path, *, allow_changes: bool
                 actions=actions,
                 report=report,
                 watch=training.Watch(**config["watch"]),
+                profile=profiled,
             )
+
+
+def _report(experiment: Experiment, workdir: Path, start: int, mesh, *, wandb: str) -> training.Report:
+    config, quiet = experiment.config, jax.process_index() != 0
+    peak = peak_flops(mesh.devices.flat)
+
+    def facts(step):
+        return {"learning_rate": np.asarray(experiment.rate(np.float32(step - 1))).item()} | experiment.average.spans(
+            step
+        )
+
+    return training.Report(
+        workdir, start=start, total=config["steps"], rows=config["batch_size"], unit=experiment.source.unit,
+        quiet=quiet, facts=facts, utilisation=flops_per_step(experiment) / peak if peak else 0.0,
+        wandb=training.WandB(wandb, workdir, config) if wandb and not quiet else None,
+    )  # fmt: skip
 
 
 def _actions(
@@ -142,8 +170,9 @@ def _actions(
             sheet = picture(x, value_range, labels=None if labels is None else np.resize(labels, n))
         except ValueError:  # samples of a shape that has no picture
             return
-        (workdir / "previews").mkdir(exist_ok=True)
-        sheet.save(workdir / "previews" / f"{step:07d}.png")
+        with writing(workdir):
+            (workdir / "previews").mkdir(exist_ok=True)
+            sheet.save(workdir / "previews" / f"{step:07d}.png")
 
     def save(state, step, score):
         position = {"step": step, "seed": config["seed"], "examples": step * config["batch_size"]}

@@ -11,6 +11,8 @@ from .loop import Watch as Watch
 from .loop import fit as fit
 from .loop import interruptible as interruptible
 from .metrics import Report as Report
+from .metrics import WandB as WandB
+from .profiling import Profile as Profile
 from .sharding import batch_sharding as batch_sharding
 from .sharding import local_rows as local_rows
 from .sharding import make_mesh as make_mesh

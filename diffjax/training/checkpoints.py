@@ -33,6 +33,7 @@ from .faults import CheckpointError as CheckpointError
 from .faults import CheckpointMismatch, blaming
 from .fingerprints import fingerprint, named
 
+ROOM = 2**18  # bytes that a checkpoint takes beside its arrays, at most
 State = PyTree  # a NamedTuple or a dict, of pytrees of arrays
 
 
@@ -143,6 +144,7 @@ class Checkpoints:
             raise InputError(f"meta of step {step} must be JSON: {error}; use numbers, strings, lists, dicts") from None
         if not self._is_new(step, record):
             return False
+        self._require_room(step, sum(leaf.nbytes for leaf in leaves.values()))
         args = {"meta": ocp.args.JsonSave(record | {"sha256": _digest(record)})}
         args |= _items(leaves, ocp.args.StandardSave)
         writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
@@ -231,6 +233,18 @@ class Checkpoints:
     def close(self) -> None:
         """The end of the last save; a CheckpointError if it has failed."""
         self.wait()
+
+    def _require_room(self, step: int, size: int) -> None:
+        """Before anything is written: what is begun on a full disk ends in a hundred errors, of as many threads."""
+        with blaming(step, self._path(step)):
+            free = shutil.disk_usage(self.directory).free
+        if free < size + ROOM:
+            raise CheckpointError(
+                step,
+                self._path(step),
+                f"it takes {size / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free; the steps before it are intact: "
+                f"make room and run the same command again",
+            )
 
     def _path(self, step: int) -> Path:
         return self.directory / str(step)

@@ -1,8 +1,8 @@
 """What a compiled program costs on each device, read off the program: memory, collectives, arithmetic."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,33 @@ import numpy as np
 COLLECTIVES = "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute"
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
 
-# Bytes of memory of one chip or card, as its maker states them.
+
+class Accelerator(NamedTuple):
+    """One chip or card, as its maker states it."""
+
+    kind: str  # a regular expression of jax's device_kind
+    memory: float  # bytes
+    flops: float  # of dense bfloat16 products, per second
+    bandwidth: float  # of its memory, bytes per second
+
+
 ACCELERATORS = {
-    "a100-40": 40e9, "a100-80": 80e9, "h100": 80e9, "h200": 141e9, "b200": 180e9,
-    "v4": 32e9, "v5e": 16e9, "v5p": 95e9, "v6e": 32e9,
-}  # fmt: skip
+    "a100-40": Accelerator("A100.*40GB", 40e9, 312e12, 1.555e12),
+    "a100-80": Accelerator("A100.*80GB", 80e9, 312e12, 2.039e12),
+    "h100": Accelerator("H100", 80e9, 989e12, 3.35e12),
+    "h200": Accelerator("H200", 141e9, 989e12, 4.8e12),
+    "b200": Accelerator("B200", 180e9, 2250e12, 7.7e12),
+    "v4": Accelerator("TPU v4", 32e9, 275e12, 1.2e12),
+    "v5e": Accelerator("TPU v5( lite|e)", 16e9, 197e12, 0.82e12),
+    "v5p": Accelerator("TPU v5p?$", 95e9, 459e12, 2.765e12),
+    "v6e": Accelerator("TPU v6( lite|e)", 32e9, 918e12, 1.64e12),
+}
+
+
+def peak_flops(devices: Sequence[Any]) -> float:
+    """FLOP/s of bfloat16 of all these devices together, 0 where their kind is not known."""
+    known = [a.flops for a in ACCELERATORS.values() if re.search(a.kind, devices[0].device_kind)]
+    return known[0] * len(devices) if known else 0.0
 
 
 def collectives(compiled: jax.stages.Compiled) -> dict[str, list[int]]:

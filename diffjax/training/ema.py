@@ -24,6 +24,7 @@ class Average(NamedTuple):
     init: Callable
     update: Callable
     stds: tuple[float, ...]  # the relative lengths of power-function averages; () for other kinds
+    spans: Callable[[int], dict[str, float]]  # over how many steps each reaches back after so many
 
 
 def warmed(decay: float) -> Average:
@@ -33,7 +34,9 @@ def warmed(decay: float) -> Average:
     """
     if not 0 <= decay <= 1:
         raise ValueError(f"decay must lie in [0, 1]; got {decay}")
-    return _average(1, lambda step: [jnp.minimum(decay, (1 + step) / (10 + step))], ())
+    kept = lambda step, least: least(decay, (1 + step) / (10 + step))  # noqa: E731
+    spans = lambda step: {"ema_steps": 1 / max(1 - kept(step, min), 1e-12)}  # noqa: E731
+    return _average(1, lambda step: [kept(step, jnp.minimum)], (), spans)
 
 
 def power(stds: Sequence[float] = (0.05, 0.1)) -> Average:
@@ -41,7 +44,8 @@ def power(stds: Sequence[float] = (0.05, 0.1)) -> Average:
     gammas = [gamma_of(std) for std in stds]
     # log1p: 1 - 1/t rounds to few digits when t is large
     keep = lambda step: [jnp.exp((gamma + 1) * jnp.log1p(-1 / (step + 1))) for gamma in gammas]  # noqa: E731
-    return _average(len(gammas), keep, tuple(stds))
+    spans = lambda step: {f"ema_{std:g}_steps": std * step for std in stds}  # noqa: E731
+    return _average(len(gammas), keep, tuple(stds), spans)
 
 
 AVERAGES = {"warmed": warmed, "power": power}
@@ -59,7 +63,7 @@ def gamma_of(std: float) -> float:
     return float(np.max(roots.real))
 
 
-def _average(count: int, keep: Callable, stds: tuple[float, ...]) -> Average:
+def _average(count: int, keep: Callable, stds: tuple[float, ...], spans: Callable) -> Average:
     def init(params: Any) -> tuple:
         return tuple(jax.tree.map(jnp.copy, params) for _ in range(count))  # copies: donated buffers are not shared
 
@@ -69,4 +73,4 @@ def _average(count: int, keep: Callable, stds: tuple[float, ...]) -> Average:
 
         return tuple(towards(average, kept) for average, kept in zip(averages, keep(step), strict=True))
 
-    return Average(init, update, stds)
+    return Average(init, update, stds, spans)

@@ -1,7 +1,8 @@
 """The loop around the compiled step: when to log, evaluate, draw previews, save, and when to stop.
 
-Nothing waits for the device but the log: metrics stay there until they are shown.  A loss or a gradient that is not
-finite stops the run before anything is saved, so the newest checkpoint is always a good one.
+The host runs at most AHEAD steps before the device, and reads a batch while another is worked on.  Metrics stay on the
+device until they are shown.  A loss or a gradient that is not finite stops the run before anything is saved, so the
+newest checkpoint is always a good one.
 """
 
 import contextlib
@@ -12,14 +13,17 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from diffjax.errors import InputError
 
 from .metrics import Report
+from .profiling import Profile
 from .step import State
+
+AHEAD = 4  # batches that wait on the device
 
 
 class Rhythm(NamedTuple):
@@ -66,17 +70,21 @@ class Actions(NamedTuple):
 
 def fit(
     step: Callable, state: State, batches: Iterator, *, steps: range, rhythm: Rhythm, actions: Actions,
-    report: Report, watch: Watch | None = None,
+    report: Report, watch: Watch | None = None, profile: Profile | None = None,
 ) -> State:  # fmt: skip
     """Run `steps`, whose first is the number of the first batch, and return the last state.
 
     Raises InputError when loss or gradient is not finite; what was saved before stays as it was.
     """
-    watch = watch or Watch()
+    watch, profile = watch or Watch(), profile or Profile()
     pending: list[dict[str, jax.Array]] = []
-    for done, batch in zip(range(steps.start + 1, steps.stop + 1), batches, strict=False):
+    for done in range(steps.start + 1, steps.stop + 1):
+        with report.waiting("data"):
+            batch = next(batches)
         state, metrics = step(state, batch)
         pending.append(metrics)
+        jax.block_until_ready(pending[-AHEAD:][0])
+        profile.step(metrics)
         stop, last = actions.stop(done), done == steps.stop
 
         def due(every: int, done=done, last=last) -> bool:
@@ -93,10 +101,11 @@ def fit(
         if due(rhythm.preview):
             actions.preview(state, done)
         # 3. keep
-        if due(rhythm.snapshot):
-            actions.snapshot(state, done)
-        if stop or last or due(rhythm.checkpoint):
-            actions.save(state, done, scores.get("heldout_loss"))
+        with report.waiting("checkpoint"):
+            if due(rhythm.snapshot):
+                actions.snapshot(state, done)
+            if stop or last or due(rhythm.checkpoint):
+                actions.save(state, done, scores.get("heldout_loss"))
         if pause:
             report.resume()
         if stop:
@@ -105,10 +114,11 @@ def fit(
     return state
 
 
-def _judged(pending: list, done: int, watch: Watch, actions: Actions, report: Report) -> list[dict[str, float]]:
+def _judged(pending: list, done: int, watch: Watch, actions: Actions, report: Report) -> list[Any]:
     """The metrics of the last steps, on the host; InputError at the first that is not finite."""
-    values = [{name: float(value) for name, value in metrics.items()} for metrics in jax.device_get(pending)]
-    for number, metrics in enumerate(values, start=done - len(values)):
+    fetched = jax.device_get(pending)
+    for number, values in enumerate(fetched, start=done - len(fetched)):
+        metrics = {name: float(value) for name, value in values.items() if not value.ndim}
         if not (reason := watch.reason(metrics)):
             continue
         box = actions.alarm(number, reason, list(watch.recent))
@@ -120,7 +130,7 @@ def _judged(pending: list, done: int, watch: Watch, actions: Actions, report: Re
             f"the step with python train.py --replay {box}, run the same command again to resume before it, or lower "
             f"optimizer.learning_rate (a changed config needs --allow_changes)"
         )
-    return values
+    return fetched
 
 
 @contextlib.contextmanager

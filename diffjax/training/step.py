@@ -14,9 +14,12 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
 
 from .ema import Average
 from .sharding import ROWS, Overrides, batch_sharding, replicated, state_sharding
+
+LEVELS = 8  # equal parts of [0, 1] in which losses are looked at
 
 
 class State(NamedTuple):
@@ -48,33 +51,46 @@ def make_step(
 ) -> Callable:
     """(State, batch) -> (State, metrics), the gradient summed over so many parts of the batch, one after another.
 
-    draw: (key, batch) -> rows, the batch and whatever is random, each [B, ...]; loss: (params, rows) -> [B].  Metrics
-    are scalars: loss, grad_norm.
+    draw: (key, batch) -> rows, the batch and whatever is random, each [B, ...], the times t [B] among them; loss:
+    (params, rows) -> [B].  Metrics: loss and grad_norm, scalars, and by_level [2, LEVELS].
     """
+
+    def objective(params, rows):
+        losses = loss(params, rows)
+        return jnp.mean(losses), by_level(rows["t"], losses)
 
     def step(state: State, batch: dict[str, jax.Array], place: Place = Place()) -> tuple[State, dict]:  # noqa: B008
         rows = draw(jax.random.fold_in(state.key, state.step), batch)
-        value, grads = _gradient(lambda params, rows: jnp.mean(loss(params, rows)), state.params, rows, parts, place)
+        (value, parted), grads = _gradient(objective, state.params, rows, parts, place)
         updates, opt = optimizer.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
+        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads), "by_level": parted}
         return State(state.step + 1, params, average.update(state.ema, params, state.step), opt, state.key), metrics
 
     return step
 
 
-def _gradient(loss: Callable, params: Any, rows: Any, parts: int, place: Place) -> tuple[jax.Array, Any]:
-    """(loss, its gradient); every part holds rows of every device, so that none of them moves."""
+def by_level(t: Float[Array, "B"], losses: Float[Array, "B"]) -> Float[Array, "2 levels"]:
+    """Sums of the losses in equal parts of [0, 1], and how many rows fell there."""
+    there = jnp.clip(jnp.floor(t * LEVELS), 0, LEVELS - 1)[:, None] == jnp.arange(LEVELS)[None, :]
+    return jnp.stack([jnp.sum(jnp.where(there, a, 0), axis=0) for a in (losses[:, None], jnp.ones((len(t), 1)))])
+
+
+def _gradient(objective: Callable, params: Any, rows: Any, parts: int, place: Place) -> tuple[Any, Any]:
+    """((mean loss, sums by level), gradient); every part holds rows of every device, so that none of them moves."""
+    gradient = jax.value_and_grad(objective, has_aux=True)
     if parts == 1:
-        value, grads = jax.value_and_grad(loss)(params, rows)
-        return value, place.grads(grads)
+        values, grads = gradient(params, rows)
+        return values, place.grads(grads)
 
     def add(total, some):
-        value, grads = jax.value_and_grad(loss)(params, some)
-        return jax.tree.map(lambda a, b: a + b / parts, total, (value, place.grads(grads))), None
+        (value, parted), grads = gradient(params, some)
+        (mean, sums), mean_grads = total
+        mean, mean_grads = jax.tree.map(lambda a, b: a + b / parts, (mean, mean_grads), (value, place.grads(grads)))
+        return ((mean, sums + parted), mean_grads), None
 
     split = jax.tree.map(lambda a: place.parts(a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1)), rows)
-    nothing = jnp.zeros(()), place.grads(jax.tree.map(jnp.zeros_like, params))
+    nothing = (jnp.zeros(()), jnp.zeros((2, LEVELS))), place.grads(jax.tree.map(jnp.zeros_like, params))
     return jax.lax.scan(add, nothing, split)[0]
 
 

@@ -62,3 +62,9 @@ def test_bad_lengths(bad):
         power((0.1, bad))
     with pytest.raises(ValueError, match="must lie in"):
         warmed(bad + 1.2 if bad >= 0 else bad)
+
+
+def test_how_far_averages_reach():
+    assert warmed(0.9).spans(10**6) == {"ema_steps": pytest.approx(10)}
+    assert warmed(1.0).spans(0)["ema_steps"] == pytest.approx(1 / 0.9)
+    assert power((0.05, 0.1)).spans(1000) == {"ema_0.05_steps": 50, "ema_0.1_steps": 100}

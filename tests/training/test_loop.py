@@ -1,5 +1,6 @@
 """What the loop does, in which order, and when it refuses to go on."""
 
+import contextlib
 import math
 import os
 import signal
@@ -40,6 +41,7 @@ def run(steps, rhythm, *, losses=None, norms=None, stop_at=None):
         scores=lambda done, scores: scores and events.append(("scores", done, scores)),
         note=lambda sentence: events.append(("note", sentence)),
         resume=lambda: None,
+        waiting=lambda what: contextlib.nullcontext(),
     )
     batches = iter(range(steps.start, 1000))
     try:

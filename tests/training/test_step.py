@@ -21,6 +21,7 @@ from diffjax.nets.functional import functional
 from diffjax.training import batch_sharding, compile_step, initial, make_mesh, make_step, sharding, to_devices
 from diffjax.training.ema import warmed
 from diffjax.training.optimizers import clipped
+from diffjax.training.step import by_level
 
 OPTIMIZER = clipped(optax.adamw(1e-2), norm=1.0)
 AVERAGE = warmed(0.9)
@@ -154,6 +155,13 @@ def test_one_step_is_the_formula():
     assert int(after.step) == 6 and np.array_equal(jax.random.key_data(after.key), before_key)
     norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(grads)))
     np.testing.assert_allclose([metrics["loss"], metrics["grad_norm"]], [value, norm], rtol=1e-5)
+
+
+def test_losses_are_parted_by_level():
+    t, losses = jnp.asarray([0.0, 0.1, 0.13, 0.99, 1.0]), jnp.asarray([1.0, 2.0, jnp.nan, 8.0, 16.0])
+    sums, counts = by_level(t, losses)
+    np.testing.assert_array_equal(counts, [2, 1, 0, 0, 0, 0, 0, 2])
+    np.testing.assert_array_equal(sums, [3, np.nan, 0, 0, 0, 0, 0, 24])
 
 
 def test_the_average_starts_as_a_copy_and_keys_differ():

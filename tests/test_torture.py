@@ -1,0 +1,48 @@
+"""A run that is killed, or that changes machines, is the run that was left alone."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests import torture
+from tests.commands import run
+
+pytestmark = pytest.mark.slow
+
+
+def test_ten_kills_change_no_bit(tmp_path):
+    """`make torture` is the same with a hundred."""
+    seen = torture.torture(tmp_path, kills=10, steps=120)
+    print(dict(seen))
+    assert seen["inside a save"] >= 1 and seen["during start-up"] + seen["inside a save"] + seen["between saves"] >= 8
+    assert not seen["passed over as damaged"]
+
+
+def test_what_differs_is_seen(tmp_path):
+    """Another seed: other losses, another state."""
+    for name, seed in (("one", 0), ("two", 1)):
+        status, _, error = run(*torture.command(tmp_path / name, 40), f"--config.seed={seed}")
+        assert status == 0, error
+    with pytest.raises(AssertionError):
+        torture.same(tmp_path / "one", tmp_path / "two")
+
+
+def losses(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return np.asarray([line["loss"] for line in lines if "loss" in line])
+
+
+@pytest.mark.parametrize("fsdp", [1, 4])
+def test_eight_devices_then_four_then_eight(tmp_path, fsdp):
+    """Same examples, same noise, same losses to 1e-5."""
+
+    def train(workdir, devices, *, steps):
+        changes = [f"--config.mesh.fsdp={fsdp}", "--config.optimizer.decay=constant", "--allow_changes"]
+        status, out, error = run(*torture.command(workdir, steps), *changes, devices=devices)
+        assert status == 0 and f"{devices} device(s)" in out, error
+
+    train(tmp_path / "whole", 8, steps=90)
+    for devices, steps in ((8, 30), (4, 60), (8, 90)):
+        train(tmp_path / "moved", devices, steps=steps)
+    np.testing.assert_allclose(losses(tmp_path / "moved"), losses(tmp_path / "whole"), rtol=1e-5)
