@@ -242,7 +242,7 @@ class Checkpoints:
             raise CheckpointError(
                 step,
                 self._path(step),
-                f"it takes {size / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free; the steps before it are intact: "
+                f"it takes {(size + ROOM) / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free; the steps before it are intact: "
                 f"make room and run the same command again",
             )
 
@@ -251,6 +251,7 @@ class Checkpoints:
 
     def _record(self, step: int) -> dict:
         with blaming(step, self._path(step)):
+            (self._path(step) / "_CHECKPOINT_METADATA").stat()  # Orbax's mark that the step is whole
             # The file itself, not through Orbax: a reader needs no threads and no barriers for it.
             record = json.loads((self._path(step) / "meta" / "metadata").read_text())
             if record["sha256"] != _digest(record):
