@@ -9,7 +9,7 @@ RUN := runs/digits
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench laws parity notebooks lock install install-dev clean
+.PHONY: help demo test lint bench laws torture parity notebooks lock install install-dev clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ bench: install-dev ## measure ourselves beside other libraries
 
 laws: install-dev ## every solver x schedule x prediction against its laws, into docs/laws.md
 	$(BIN)/python -m tests.laws.report docs/laws.md
+
+torture: install-dev ## kill a run a hundred times and see whether it ends as if it had been left alone
+	$(BIN)/python -m tests.torture --kills 100
 
 parity: .venv-peers/stamp ## compare our samplers with other libraries', number by number
 	.venv-peers/bin/python -m pytest tests/parity

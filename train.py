@@ -25,6 +25,7 @@ DEVICES = flags.DEFINE_integer("devices", 0, "For --dry_run: so many simulated d
 ACCELERATOR = flags.DEFINE_string("accelerator", "", "For --dry_run: does it fit h100, h200, v5e, v5p, v6e ...?")
 ALLOW_CHANGES = flags.DEFINE_bool("allow_changes", False, "Continue a run although the config has changed.")
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Connect several processes; under SLURM and on pods automatic.")
+TIMEOUT = flags.DEFINE_integer("timeout", 100, "Seconds after which several processes end when one of them is lost.")
 PROFILE = flags.DEFINE_integer("profile", 0, "Trace so many steps into WORKDIR/profile, for TensorBoard or Perfetto.")
 WANDB = flags.DEFINE_string("wandb", "", "A project of Weights & Biases that gets the numbers too.")
 
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> None:
         if argv[1:]:
             raise diffjax.InputError(f"unexpected arguments {argv[1:]}; every option starts with --")
         if DISTRIBUTED.value or diffjax.clustered():
-            diffjax.connect()
+            diffjax.connect(TIMEOUT.value)
         diffjax.cache_compilations()
         if REPLAY.value:
             diffjax.replay(REPLAY.value)

@@ -11,6 +11,8 @@ diffjax.runs, .model    a run as a folder: train, load, sample; .record what ide
 
 from .averages import sweep as sweep
 from .blackbox import replay as replay
+from .cluster import clustered as clustered
+from .cluster import connect as connect
 from .dryrun import dry_run as dry_run
 from .errors import InputError as InputError
 from .errors import exit_on_input_error as exit_on_input_error
@@ -20,8 +22,6 @@ from .model import Model as Model
 from .model import load as load
 from .model import sample_to_folder as sample_to_folder
 from .runs import cache_compilations as cache_compilations
-from .runs import clustered as clustered
-from .runs import connect as connect
 from .runs import train as train
 
 __version__ = "0.1.0"

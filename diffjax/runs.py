@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from diffjax import blackbox, data, training
-from diffjax.errors import InputError, writing
+from diffjax.errors import writing
 from diffjax.evaluation import make_evaluate, picture
 from diffjax.experiment import Experiment, batches, build
 from diffjax.model import make_sample
@@ -35,31 +35,6 @@ def cache_compilations() -> None:
         jax.config.update("jax_compilation_cache_dir", str(home / "diffjax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def connect() -> None:
-    """Join the processes of one run, before anything else of jax: on a TPU pod or under SLURM jax finds them by itself,
-    elsewhere JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID name them.
-    """
-    variables = {"num_processes": "JAX_NUM_PROCESSES", "process_id": "JAX_PROCESS_ID"}
-    try:
-        given: dict[str, Any] = {
-            option: int(os.environ[name]) for option, name in variables.items() if name in os.environ
-        }
-        jax.distributed.initialize(**given)
-    except ValueError as error:
-        raise InputError(
-            f"cannot connect the processes of this run: {error}; outside a TPU pod or a SLURM job set "
-            f"JAX_COORDINATOR_ADDRESS, {' and '.join(variables.values())} for each of them"
-        ) from error
-
-
-def clustered() -> bool:
-    """Whether the environment says that this process is one of several: those of a pod of TPUs, SLURM or MPI."""
-    tasks = max(int(os.environ.get(name) or 1) for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
-    hosts = len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(","))
-    named = any(os.environ.get(name) for name in ("JAX_COORDINATOR_ADDRESS", "MEGASCALE_COORDINATOR_ADDRESS"))
-    return max(tasks, hosts) > 1 or named
 
 
 def train(

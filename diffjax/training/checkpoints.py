@@ -242,8 +242,8 @@ class Checkpoints:
             raise CheckpointError(
                 step,
                 self._path(step),
-                f"it takes {(size + ROOM) / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free; the steps before it are intact: "
-                f"make room and run the same command again",
+                f"it takes {(size + ROOM) / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free; the steps before it are "
+                f"intact: make room and run the same command again",
             )
 
     def _path(self, step: int) -> Path:
