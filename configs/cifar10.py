@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
             batch_size=512,
             data=dict(
                 name="tfds", dataset="cifar10", data_dir="", size=0,
-                split="train", heldout="test", flip=True, range=(-1.0, 1.0),
+                split="train", heldout="test", flip=True, skip=False, range=(-1.0, 1.0),
             ),
             schedule=dict(name="edm", sigma_min=0.002, sigma_max=80.0, rho=7.0),
             parameterization=dict(name="edm", data_std=0.5),

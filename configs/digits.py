@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
             steps=2400,
             batch_size=64,
             # what to learn
-            data=dict(name="digits", split="train", heldout="test", flip=False, range=(-1.0, 1.0)),
+            data=dict(name="digits", split="train", heldout="test", flip=False, skip=False, range=(-1.0, 1.0)),
             # the mathematics
             schedule=dict(name="cosine"),
             parameterization=dict(name="v"),

@@ -16,7 +16,14 @@ def get_config() -> ConfigDict:
             steps=2000,
             batch_size=256,
             data=dict(
-                name="toy", law="moons", size=10_000, split="train", heldout="test", flip=False, range=(-1.0, 1.0)
+                name="toy",
+                law="moons",
+                size=10_000,
+                split="train",
+                heldout="test",
+                flip=False,
+                skip=False,
+                range=(-1.0, 1.0),
             ),
             schedule=dict(name="flow"),
             parameterization=dict(name="velocity"),

@@ -53,7 +53,7 @@ OPTIONS = {
     "sampler": {"solver": str, "steps": int, "num": int},
 }
 # Beside the options of the data set and of the optimizer themselves:
-DATA_OPTIONS = {"split": str, "heldout": str, "flip": bool, "range": tuple}
+DATA_OPTIONS = {"split": str, "heldout": str, "flip": bool, "skip": bool, "range": tuple}
 RATE_OPTIONS = {"learning_rate": float, "warmup": int, "decay": str, "clip": float}
 
 
@@ -153,7 +153,7 @@ def batches(experiment: Experiment, *, rows: np.ndarray | None = None) -> Batche
     config = experiment.config
     return Batches(
         experiment.source, config["batch_size"], config["seed"], flip=config["data"]["flip"],
-        value_range=tuple(config["data"]["range"]), rows=rows,
+        skip=config["data"]["skip"], value_range=tuple(config["data"]["range"]), rows=rows,
     )  # fmt: skip
 
 

@@ -15,11 +15,17 @@ from tests.commands import run
 def poisoned(tmp_path):
     """A config whose data has one example that is not a number, and where it is."""
     x = np.random.default_rng(0).standard_normal((128, 2)).astype(np.float32)
-    x[77] = np.nan
+    x[77] = 1e30  # its square is not finite
     np.savez(tmp_path / "points.npz", x=x, label=np.arange(128) % 2)
     config = toy_moons.get_config().to_dict() | dict(steps=60, batch_size=16)
     config["data"] = dict(
-        name="npz", path=str(tmp_path / "points.npz"), split="train", heldout="", flip=False, range=(-1.0, 1.0)
+        name="npz",
+        path=str(tmp_path / "points.npz"),
+        split="train",
+        heldout="",
+        flip=False,
+        skip=False,
+        range=(-1.0, 1.0),
     )
     config["net"] = dict(name="mlp", width=16, depth=1, dtype="float32")
     config["sampler"] = dict(solver="ddim", steps=2, num=8)
@@ -28,11 +34,13 @@ def poisoned(tmp_path):
 
 
 def test_a_step_that_is_not_finite_is_kept_and_done_again(poisoned, tmp_path, capsys):
-    with pytest.raises(InputError, match=r"loss became nan in step \d.*--replay .*blackbox"):
+    with pytest.raises(InputError, match=r"loss became (nan|inf) in step \d.*--replay .*blackbox"):
         diffjax.train(poisoned, tmp_path / "run")
     (box,) = (tmp_path / "run" / "blackbox").iterdir()
     record = json.loads((box / "dump.json").read_text())
-    assert 77 in record["examples"] and len(record["examples"]) == 16 and record["reason"] == "the loss became nan"
+    assert (
+        77 in record["examples"] and len(record["examples"]) == 16 and record["reason"].startswith("the loss became ")
+    )
     assert record["checkpoint"] % 2 == 0 and 0 <= record["step"] - record["checkpoint"] <= 4
     capsys.readouterr()
 
@@ -40,7 +48,7 @@ def test_a_step_that_is_not_finite_is_kept_and_done_again(poisoned, tmp_path, ca
     shown = capsys.readouterr().out
     bad = [i for i, loss in enumerate(seen["rows"]["loss"]) if not np.isfinite(loss)]
     assert [record["examples"][i] for i in bad] == [77] and "example 77" in shown
-    assert all(layer["not_finite"] > 0 for layer in seen["layers"].values())
+    assert any(layer["not_finite"] > 0 for layer in seen["layers"].values())
     assert "blocks/0/kernel" in shown and json.loads((box / "replay.json").read_text())["step"] == record["step"]
 
 
@@ -62,7 +70,7 @@ def test_a_spike_is_kept_and_training_goes_on(poisoned, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_on_other_devices_from_the_command_line(poisoned, tmp_path):
-    with pytest.raises(InputError, match="became nan"):
+    with pytest.raises(InputError, match="became (nan|inf)"):
         diffjax.train(poisoned, tmp_path / "run")  # on eight devices
     (box,) = (tmp_path / "run" / "blackbox").iterdir()
     status, out, err = run("train.py", "--replay", box, devices=2)

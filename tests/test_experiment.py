@@ -178,7 +178,7 @@ def test_the_large_configs_build_on_data_of_their_shape(module, shape, classes, 
     """With arrays in place of the data set; and the network is as large as the config says."""
     np.savez(tmp_path / "x.npz", x=np.zeros((4, *shape), np.uint8), label=np.arange(4))
     plain = module.get_config().to_dict()
-    kept = {key: plain["data"][key] for key in ("flip", "range")}
+    kept = {key: plain["data"][key] for key in ("flip", "skip", "range")}
     plain["data"] = dict(name="npz", path=str(tmp_path / "x.npz"), classes=classes, split="train", heldout="", **kept)
     experiment = build(plain)
     count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(experiment.net.init, jax.random.key(0))))

@@ -25,7 +25,14 @@ def pictures(tmp_path):
             Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i}.png")
     config = digits.get_config().to_dict()
     config["data"] = dict(
-        name="folder", path=str(tmp_path / "data"), size=8, split="train", heldout="", flip=True, range=(-1.0, 1.0)
+        name="folder",
+        path=str(tmp_path / "data"),
+        size=8,
+        split="train",
+        heldout="",
+        flip=True,
+        skip=False,
+        range=(-1.0, 1.0),
     )
     config["net"] = dict(name="mlp", width=8, depth=1)  # compiles in no time
     config |= dict(batch_size=8, steps=4, sampler=dict(solver="ddim", steps=2, num=8))

@@ -5,6 +5,7 @@ and every epoch has a permutation of its own; so the data position of a run is i
 of processes.
 """
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,9 @@ from jaxtyping import Bool, Int
 from diffjax.errors import InputError
 
 from .source import Batch, Source
+
+SKIPPED = 100  # examples in a row that may be unreadable
+UNREADABLE = (OSError, ValueError, RuntimeError, EOFError)  # of whatever library reads; others are bugs
 
 
 @lru_cache(maxsize=2)  # a batch may straddle two epochs; 8 bytes an example each
@@ -50,6 +54,42 @@ def scaled(x: np.ndarray, source: Source, value_range: tuple[float, float]) -> n
     return np.float32(low) + (x - np.float32(source.low)) * np.float32((high - low) / (source.high - source.low))
 
 
+def read(source: Source, indices: Int[np.ndarray, "n"], *, skip: bool = False) -> Batch:
+    """These examples; with `skip` the next readable one in the place of each that is not, a line on stderr about it.
+
+    Raises InputError, which names the example, for one that cannot be read, is of another shape or is not finite.
+    """
+    try:
+        return _sound(source, source.read(indices))
+    except UNREADABLE:  # which example was it?
+        ones = [_one(source, int(index), skip=skip) for index in indices]
+        return {name: np.concatenate([one[name] for one in ones]) for name in ones[0]}
+
+
+def _one(source: Source, index: int, *, skip: bool) -> Batch:
+    for i in (np.arange(min(source.size, SKIPPED)) + index) % source.size:
+        try:
+            return _sound(source, source.read(np.asarray([i])))
+        except UNREADABLE as error:
+            cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            if not skip:
+                raise InputError(
+                    f"example {i} of the data cannot be read: {cause}; mend it, or set data.skip=True to take the next "
+                    f"one in its place"
+                ) from error
+            print(f"example {i} is passed over: {cause}", file=sys.stderr)
+    raise InputError(f"none of the {SKIPPED} examples from number {index} on can be read; look at the data")
+
+
+def _sound(source: Source, batch: Batch) -> Batch:
+    x = batch["x"]
+    if x.shape[1:] != source.shape:
+        raise ValueError(f"it is of shape {x.shape[1:]} and not {source.shape}")
+    if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
+        raise ValueError("it holds values that are not finite")
+    return batch
+
+
 @dataclass(frozen=True)
 class Batches:
     """step -> this process's rows of the batch: x float32 [b, *S], label int32 [b]; can be pickled."""
@@ -58,6 +98,7 @@ class Batches:
     batch_size: int  # of all processes together
     seed: int
     flip: bool = False
+    skip: bool = False  # examples that cannot be read, instead of refusing them
     value_range: tuple[float, float] = (-1.0, 1.0)
     rows: np.ndarray | None = None  # those of this process, in the batch of all; None: all
 
@@ -74,7 +115,7 @@ class Batches:
     def __call__(self, step: int) -> Batch:
         rows = np.arange(self.batch_size) if self.rows is None else self.rows
         positions = int(step) * self.batch_size + rows.astype(np.int64)
-        batch = self.source.read(order(positions, self.source.size, self.seed))
+        batch = read(self.source, order(positions, self.source.size, self.seed), skip=self.skip)
         x = scaled(batch["x"], self.source, self.value_range)
         if self.flip:
             mirrored = coins(positions, self.seed)
@@ -115,6 +156,11 @@ def _ahead(batches, start, workers, threads, prefetch):
     except Exception as error:
         if (cause := _cause(error)) is not None:
             raise cause from None
+        if "exit code" in str(error):
+            raise InputError(
+                f"a process that reads data has died: {str(error).splitlines()[0]} Run the same command to continue at "
+                f"the newest checkpoint; if it was killed for memory, lower loader.workers or loader.prefetch"
+            ) from error
         raise
     finally:
         iterator.close()  # ends the threads and processes that read ahead
@@ -131,6 +177,6 @@ def heldout(source: Source, batch_size: int, *, value_range: tuple[float, float]
     """A whole source in order, with mask float32 [b]: 1 for examples, 0 for what fills up the last batch."""
     for first in range(0, source.size, batch_size):
         positions = np.arange(first, first + batch_size)
-        batch = source.read(np.minimum(positions, source.size - 1))
+        batch = read(source, np.minimum(positions, source.size - 1))
         mask = (positions < source.size).astype(np.float32)
         yield batch | {"x": scaled(batch["x"], source, value_range), "mask": mask}

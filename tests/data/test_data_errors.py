@@ -1,14 +1,17 @@
 """What a user can get wrong with data, and the words that say so."""
 
+import multiprocessing
 import re
 import shutil
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from diffjax.data import DATASETS, Batches, digits, folder, npz, stream, toy
+from diffjax.data import DATASETS, Batches, Source, digits, folder, npz, stream, toy
+from diffjax.data.loader import read
 from diffjax.data.source import from_arrays
 from diffjax.errors import InputError
 
@@ -180,3 +183,57 @@ def test_loaders_that_cannot_be(option):
 def test_arrays_given_by_hand_are_checked_too():
     with refused("labels must lie in 0..-1"):
         from_arrays(np.zeros((2, 2)), np.zeros(2, int))
+
+
+class Flawed(NamedTuple):
+    """A reader whose examples 3, 4 and 7 are each bad in a way of their own."""
+
+    x: np.ndarray
+
+    def __call__(self, indices):
+        if 3 in indices:
+            raise OSError("checksum mismatch in block 17\nand much more")
+        x = self.x[indices]
+        x[indices == 7] = np.nan
+        return {"x": x[:, :1] if 4 in indices else x, "label": indices.astype(np.int32)}
+
+
+def flawed():
+    return Source(Flawed(np.random.default_rng(0).random((10, 2))), 10, (2,), 10)
+
+
+@pytest.mark.parametrize(
+    "bad, cause",
+    [(3, "checksum mismatch in block 17; mend"), (4, "of shape (1,) and not (2,)"), (7, "values that are not finite")],
+)
+def test_a_corrupt_example_is_named(bad, cause):
+    with refused(f"example {bad} of the data cannot be read: ") as caught:
+        read(flawed(), np.asarray([0, bad, 1]))
+    assert cause in str(caught.value) and "data.skip=True" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_corrupt_example_is_passed_over_where_that_is_allowed(capsys):
+    batch = read(flawed(), np.asarray([9, 3, 7, 2]), skip=True)
+    np.testing.assert_array_equal(batch["label"], [9, 5, 8, 2])
+    np.testing.assert_array_equal(batch["x"], flawed().read.x[[9, 5, 8, 2]])
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(" is passed over: ")[0] for line in said] == ["example 3", "example 4", "example 7"]
+    batches = Batches(flawed(), 8, 0, skip=True)
+    np.testing.assert_array_equal(batches(5)["label"], batches(5)["label"])
+
+
+def test_data_without_a_good_example():
+    nothing = Source(Flawed(np.full((10, 2), np.inf)), 10, (2,), 10)
+    with refused("of the 100 examples from number 0 on can be read"):
+        read(nothing, np.asarray([0]), skip=True)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_told():
+    batches = stream(Batches(toy("train"), 4, 0), 0, workers=1, prefetch=1)
+    next(batches)
+    for child in multiprocessing.active_children():
+        if "grain" in child.name:
+            child.kill()
+    with refused("a process that reads data has died"):
+        list(islice(batches, 100))
