@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import diffjax
+from configs import toy_moons
 from tests.commands import TOY, interrupt, refused, run
 
 STEPS = 600
@@ -180,3 +181,20 @@ def test_help_answers_without_the_library(script):
     code += "finally: print('jax' in sys.modules)"
     _, out, err = run("-c", code)
     assert "--workdir" in out + err and out.strip().endswith("False")
+
+
+def test_data_is_written_into_records_once(tmp_path):
+    """Training reads from them what it reads from the data itself."""
+    command = ["-m", "diffjax.cache", "--config", "configs/toy_moons.py", "--out", tmp_path / "moons"]
+    status, _, err = run(*command)
+    assert status == 0 and (tmp_path / "moons" / "test" / "examples.array_record").exists(), err
+    assert "is there already" in refused(*command)
+    assert "package.module:function" in refused(*command[:-1], tmp_path / "other", "--encode", "numpy:nothing")
+    plain = toy_moons.get_config().to_dict() | dict(steps=20, batch_size=64)
+    plain["every"] |= dict(log=1, evaluate=0, preview=0, snapshot=0)
+    rest = {key: plain["data"][key] for key in ("split", "heldout", "flip", "skip", "range")}
+    stored = plain | {"data": dict(name="records", path=str(tmp_path / "moons"), **rest)}
+    for name, config in (("direct", plain), ("stored", stored)):
+        diffjax.train(config, tmp_path / name)
+    direct, stored = ([line["loss"] for line in losses(tmp_path / name)] for name in ("direct", "stored"))
+    assert direct == stored and len(direct) == 20

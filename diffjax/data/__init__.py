@@ -7,10 +7,12 @@ from .loader import heldout as heldout
 from .loader import order as order
 from .loader import stream as stream
 from .npz import npz
+from .records import records
+from .records import store as store
 from .source import Batch as Batch
 from .source import Source as Source
 from .source import describe as describe
 from .tfds import tfds
 from .toy import toy
 
-DATASETS = {"digits": digits, "tfds": tfds, "folder": folder, "npz": npz, "toy": toy}
+DATASETS = {"digits": digits, "tfds": tfds, "folder": folder, "npz": npz, "records": records, "toy": toy}

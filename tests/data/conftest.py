@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffjax.data import DATASETS
+from diffjax.data import DATASETS, store
 from diffjax.data.toy import LAWS
 
 HERE = Path(__file__).parent
@@ -19,6 +19,8 @@ ROWS = {
     **{law: ("toy", {"law": law, "size": 257}) for law in LAWS},
     "npz": ("npz", {"path": "{root}/{split}.npz"}),
     "npz without labels": ("npz", {"path": "{root}/{split}.npz", "labels": False}),
+    "records": ("records", {"path": "{root}/records"}),
+    "latents": ("records", {"path": "{root}/latents"}),
     "folder": ("folder", {"path": "{root}/{split}", "size": 8}),
     "grey folder": ("folder", {"path": "{root}/{split}", "size": 5, "channels": 1, "labels": False}),
     "tfds": ("tfds", {"dataset": "tiny_set", "data_dir": "{root}/sets"}),
@@ -48,6 +50,9 @@ def root(tmp_path_factory, prepare) -> Path:
     for split, count in (("train", 23), ("test", 6)):
         pixels, label = rng.integers(256, size=(count, 10, 7, 3), dtype=np.uint8), np.arange(count) % 3
         np.savez(path / f"{split}.npz", x=pixels, label=label)
+        stored = DATASETS["npz"](split, path=str(path / "{split}.npz"))
+        store(stored, path / "records" / split, batch=10)
+        store(stored, path / "latents" / split, batch=10, encode=lambda x: x[:, ::2, :2, :1])
         for i in range(count):
             file = path / split / "abc"[label[i]] / f"{i}.png"
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffjax.data import DATASETS, Batches, Source, digits, folder, npz, stream, toy
+from diffjax.data import DATASETS, Batches, Source, digits, folder, npz, store, stream, toy
 from diffjax.data.loader import read
 from diffjax.data.source import from_arrays
 from diffjax.errors import InputError
@@ -237,3 +237,29 @@ def test_a_worker_that_dies_is_told():
             child.kill()
     with refused("a process that reads data has died"):
         list(islice(batches, 100))
+
+
+def test_records_that_are_damaged_name_the_example(tmp_path):
+    store(toy("train", size=300), tmp_path / "all" / "train")
+    file = tmp_path / "all" / "train" / "examples.array_record"
+    data = bytearray(file.read_bytes())
+    data[2000] ^= 1
+    file.write_bytes(data)
+    source = DATASETS["records"]("train", path=str(tmp_path / "all"))
+    with pytest.raises(InputError, match=r"example \d+ of the data cannot be read"):
+        read(source, np.arange(source.size))
+    shutil.copytree(tmp_path / "all", tmp_path / "half")
+    (tmp_path / "half" / "train" / "examples.array_record").write_bytes(data[:100])
+    with refused("write them with python -m diffjax.cache"):
+        DATASETS["records"]("train", path=str(tmp_path / "half"))
+
+
+def test_records_are_written_whole_and_never_over_others(tmp_path):
+    with refused("the encoder made 1 of 256 examples"):
+        store(toy("train", size=300), tmp_path / "train", encode=lambda x: x[:1])
+    assert not (tmp_path / "train").exists()
+    store(toy("train", size=300), tmp_path / "train")
+    with refused("is there already"):
+        store(toy("train", size=300), tmp_path / "train")
+    with refused("there is no"):
+        DATASETS["records"]("test", path=str(tmp_path))

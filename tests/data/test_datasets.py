@@ -166,3 +166,10 @@ def test_labels_of_any_integer_type_become_int32():
     for dtype in (np.uint8, np.int16, np.int64):
         source = from_arrays(np.zeros((3, 2)), np.array([0, 1, 2], dtype), classes=3)
         assert everything(source)["label"].dtype == np.int32
+
+
+def test_records_are_what_they_were_made_of(make):
+    assert same(everything(make("records")), everything(make("npz")))
+    pixels, latents = everything(make("npz"))["x"], everything(make("latents"))["x"]
+    np.testing.assert_allclose(latents, pixels[:, ::2, :2, :1] / np.float32(127.5) - 1, atol=1e-6)
+    assert make("latents").unit == "latents" and make("records").unit == "images"
