@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
             keep=dict(last=2, best=1),
             loader=dict(workers=4, threads=2, prefetch=8),
             mesh=dict(fsdp=1, tensor=1),
-            memory=dict(accumulate=1, remat="none"),
+            memory=dict(accumulate=1, remat="none", offload=False),
             watch=dict(spike=0.0),
             sampler=dict(solver="heun", steps=18, num=100),
         )

@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
             keep=dict(last=2, best=1),
             loader=dict(workers=0, threads=2, prefetch=8),
             mesh=dict(fsdp=1, tensor=1),
-            memory=dict(accumulate=1, remat="none"),
+            memory=dict(accumulate=1, remat="none", offload=False),
             watch=dict(spike=0.0),
             sampler=dict(solver="dpmpp_2m", steps=20, num=1000),
         )

@@ -48,7 +48,7 @@ OPTIONS = {
     "keep": {"last": int, "best": int},
     "loader": {"workers": int, "threads": int, "prefetch": int},
     "mesh": {"fsdp": int, "tensor": int},
-    "memory": {"accumulate": int, "remat": str},
+    "memory": {"accumulate": int, "remat": str, "offload": bool},
     "watch": {"spike": float},
     "sampler": {"solver": str, "steps": int, "num": int},
 }

@@ -25,6 +25,11 @@ def mesh_of(config: Mapping[str, Any]) -> jax.sharding.Mesh:
             f"batch_size={config['batch_size']} does not split over data x fsdp = {devices} devices and "
             f"memory.accumulate={accumulate} parts; make it a multiple of {devices * accumulate}"
         )
+    if config["memory"]["offload"] and not training.has_host_memory(mesh):
+        kind = mesh.devices.flat[0].device_kind
+        raise InputError(
+            f"memory.offload needs devices that reach their host's memory, and {kind} does not; set it to False"
+        )
     return mesh
 
 
@@ -33,7 +38,8 @@ def program(experiment: Experiment, mesh: jax.sharding.Mesh) -> tuple[Callable, 
     e, parts = experiment, experiment.config["memory"]["accumulate"]
     step = training.make_step(e.draw, e.loss, e.optimizer, e.average, parts=parts)
     init = partial(training.initial, e.net.init, e.optimizer, e.average)
-    return training.compile_step(step, init, mesh, overrides=e.splits)
+    offload = experiment.config["memory"]["offload"]
+    return training.compile_step(step, init, mesh, overrides=e.splits, offload=offload)
 
 
 def abstract_batch(experiment: Experiment, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
@@ -50,7 +56,7 @@ def flops_per_step(experiment: Experiment) -> float:
 
     A loop over parts would be counted as one of them.
     """
-    memory = {"accumulate": 1, "remat": "none"}
+    memory = {"accumulate": 1, "remat": "none", "offload": False}
     e = build({**experiment.config, "memory": memory}, source=experiment.source)
     alone = training.make_mesh(devices=jax.devices()[:1])
     step = training.make_step(e.draw, e.loss, e.optimizer, e.average)

@@ -14,6 +14,7 @@ from .metrics import Report as Report
 from .metrics import WandB as WandB
 from .profiling import Profile as Profile
 from .sharding import batch_sharding as batch_sharding
+from .sharding import has_host_memory as has_host_memory
 from .sharding import local_rows as local_rows
 from .sharding import make_mesh as make_mesh
 from .sharding import replicated as replicated

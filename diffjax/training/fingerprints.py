@@ -25,8 +25,22 @@ from diffjax.errors import InputError
 def fingerprint(tree: PyTree) -> dict[str, str]:
     """16 hex digits for each leaf path of `tree`; PRNG keys, every dtype JAX stores and any sharding are welcome."""
     leaves = {path: jnp.asarray(leaf) for path, leaf in named(tree).items()}
-    sums = jax.device_get([_summed(leaf.sharding)(leaf) for leaf in leaves.values()])
+    sums = jax.device_get([_ended(_summed(leaf.sharding)(leaf)) for leaf in map(_near, leaves.values())])
     return {path: f"{int(first):08x}{int(second):08x}" for path, (first, second) in zip(leaves, sums, strict=True)}
+
+
+def _near(leaf: Array) -> Array:
+    """The leaf in the memory of its devices: one that waits in the host's is computed with there."""
+    return (
+        leaf
+        if leaf.sharding.memory_kind != "pinned_host"
+        else jax.device_put(leaf, leaf.sharding.with_memory_kind("device"))
+    )
+
+
+def _ended(sums: Any) -> Any:
+    """On simulated devices, of which there are more than cores, collectives of several programs block each other."""
+    return jax.block_until_ready(sums) if jax.default_backend() == "cpu" else sums
 
 
 @functools.cache

@@ -75,6 +75,16 @@ def state_sharding(mesh: Mesh, abstract: Any, overrides: Overrides = ()) -> Any:
     return jax.tree_util.tree_map_with_path(place, abstract)
 
 
+def on_host(shardings: Any, abstract: Any) -> Any:
+    """The same places in the memory of the hosts; scalars stay on their devices."""
+    return jax.tree.map(lambda s, a: s.with_memory_kind("pinned_host") if a.ndim else s, shardings, abstract)
+
+
+def has_host_memory(mesh: Mesh) -> bool:
+    """Whether the devices can compute with what is in the memory of their hosts."""
+    return any(memory.kind == "pinned_host" for memory in mesh.local_devices[0].addressable_memories())
+
+
 def _spec(shape: tuple[int, ...], parts: dict[str, int], given: tuple[str | None, ...]) -> P:
     split: list[str | None] = [
         axis if axis and parts[axis] > 1 and size % parts[axis] == 0 else None

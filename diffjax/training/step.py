@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from .ema import Average
-from .sharding import ROWS, Overrides, batch_sharding, replicated, state_sharding
+from .sharding import ROWS, Overrides, batch_sharding, on_host, replicated, state_sharding
 
 LEVELS = 8  # equal parts of [0, 1] in which losses are looked at
 
@@ -37,6 +37,8 @@ class Place(NamedTuple):
 
     grads: Callable = lambda grads: grads  # a tree like params
     parts: Callable = lambda rows: rows  # [parts, B / parts, ...]
+    near: Callable = lambda opt: opt  # the optimizer's state, for its update
+    far: Callable = lambda opt: opt  # and between updates
 
 
 def initial(init: Callable, optimizer: optax.GradientTransformation, average: Average, key: jax.Array) -> State:
@@ -62,10 +64,12 @@ def make_step(
     def step(state: State, batch: dict[str, jax.Array], place: Place = Place()) -> tuple[State, dict]:  # noqa: B008
         rows = draw(jax.random.fold_in(state.key, state.step), batch)
         (value, parted), grads = _gradient(objective, state.params, rows, parts, place)
-        updates, opt = optimizer.update(grads, state.opt, state.params)
+        updates, opt = optimizer.update(grads, place.near(state.opt), state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {"loss": value, "grad_norm": optax.tree.norm(grads), "by_level": parted}
-        return State(state.step + 1, params, average.update(state.ema, params, state.step), opt, state.key), metrics
+        return State(
+            state.step + 1, params, average.update(state.ema, params, state.step), place.far(opt), state.key
+        ), metrics
 
     return step
 
@@ -95,20 +99,25 @@ def _gradient(objective: Callable, params: Any, rows: Any, parts: int, place: Pl
 
 
 def compile_step(
-    step: Callable, init: Callable, mesh: Mesh, *, overrides: Overrides = ()
+    step: Callable, init: Callable, mesh: Mesh, *, overrides: Overrides = (), offload: bool = False
 ) -> tuple[Callable, Callable, State]:
     """(jitted init, jitted step, abstract state) over a mesh.
 
     `init(key) -> State` is compiled too: the state is born sharded, so it may be larger than one device's memory.  The
-    abstract state, leaves jax.ShapeDtypeStruct with their shardings, is what a checkpoint is restored onto.
+    abstract state, leaves jax.ShapeDtypeStruct with their shardings, is what a checkpoint is restored onto.  With
+    `offload` the optimizer's state waits in the host's memory from one update to the next (Ren et al. 2021).
     """
     abstract = jax.eval_shape(init, jax.random.key(0))
     shardings = state_sharding(mesh, abstract, overrides)
+    near = shardings.opt
+    if offload:
+        shardings = shardings._replace(opt=on_host(shardings.opt, abstract.opt))
     target = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, shardings)
     rows, scalars = batch_sharding(mesh), replicated(mesh)
     place = Place(
         partial(jax.lax.with_sharding_constraint, shardings=shardings.params),
         partial(jax.lax.with_sharding_constraint, shardings=NamedSharding(mesh, P(None, *ROWS))),
+        *(partial(jax.device_put, device=place) for place in ((near, shardings.opt) if offload else ())),
     )
 
     def training_step(state, batch):
