@@ -22,6 +22,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run: config, c
 REPLAY = flags.DEFINE_string("replay", None, "Do a step again from its black box, and look into it; nothing else.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Compile the step, print what it costs on each device, and end.")
 DEVICES = flags.DEFINE_integer("devices", 0, "For --dry_run: so many simulated devices instead of those here.")
+FIT = flags.DEFINE_bool("fit", False, "With --dry_run: look for the mesh, remat and parts that fit --accelerator.")
 ACCELERATOR = flags.DEFINE_string("accelerator", "", "For --dry_run: does it fit h100, h200, v5e, v5p, v6e ...?")
 ALLOW_CHANGES = flags.DEFINE_bool("allow_changes", False, "Continue a run although the config has changed.")
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Connect several processes; under SLURM and on pods automatic.")
@@ -51,7 +52,8 @@ def main(argv: list[str]) -> None:
                 f"cannot load the config: {str(error).strip().splitlines()[-1].strip()}"
             ) from error
         if DRY_RUN.value and config:
-            diffjax.dry_run(config, devices=DEVICES.value, accelerator=ACCELERATOR.value)
+            look = diffjax.fit if FIT.value else diffjax.dry_run
+            look(config, devices=DEVICES.value, accelerator=ACCELERATOR.value)
             return
         if not config or not WORKDIR.value:
             raise diffjax.InputError("give --config and --workdir; see python train.py --help")

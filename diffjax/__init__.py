@@ -14,6 +14,7 @@ from .blackbox import replay as replay
 from .cluster import clustered as clustered
 from .cluster import connect as connect
 from .dryrun import dry_run as dry_run
+from .dryrun import fit as fit
 from .errors import InputError as InputError
 from .errors import exit_on_input_error as exit_on_input_error
 from .experiment import Experiment as Experiment
@@ -35,6 +36,7 @@ __all__ = [
     "clustered",
     "connect",
     "exit_on_input_error",
+    "fit",
     "load",
     "replay",
     "sample_to_folder",

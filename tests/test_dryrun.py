@@ -8,6 +8,7 @@ from configs import toy_moons
 from diffjax.errors import InputError
 from diffjax.experiment import build
 from diffjax.program import mesh_of, program
+from diffjax.training.cost import ACCELERATORS
 from tests.commands import ROOT, refused, run
 
 
@@ -70,3 +71,26 @@ def test_devices_that_are_not_here(tmp_path):
 def test_an_unknown_accelerator():
     with pytest.raises(InputError, match="no accelerator 'h300'; did you mean 'h[12]00'"):
         diffjax.dry_run(small(), accelerator="h300")
+
+
+def test_what_fits_is_found_and_loses_least(capsys, monkeypatch):
+    """A device is made so small that the state has to be split; with room for all, nothing is."""
+    config = small(net=dict(name="mlp", width=512, depth=4, dtype="float32"), batch_size=512)
+    whole = diffjax.dry_run(config)["bytes_per_device"]
+    chip = ACCELERATORS["v5e"]._replace(bandwidth=1e30)  # what is left is what the links carry
+    monkeypatch.setitem(ACCELERATORS, "v5e", chip._replace(memory=1.1 * whole))
+    alone = diffjax.fit(config, accelerator="v5e")
+    assert alone["mesh"] == {"fsdp": 1, "tensor": 1} and alone["memory"]["accumulate"] == 1
+    monkeypatch.setitem(ACCELERATORS, "v5e", chip._replace(memory=0.5 * whole))
+    found = diffjax.fit(config, accelerator="v5e")
+    shown = capsys.readouterr().out
+    assert found["mesh"]["fsdp"] > 1 and "too large" in shown and f"--config.mesh.fsdp={found['mesh']['fsdp']}" in shown
+    assert diffjax.dry_run(config | found)["bytes_per_device"] <= 0.5 * whole
+    monkeypatch.setitem(ACCELERATORS, "v5e", chip._replace(memory=0.01 * whole))
+    with pytest.raises(InputError, match="nothing fits v5e: the least of .* plans takes"):
+        diffjax.fit(config, accelerator="v5e")
+
+
+def test_a_state_on_the_host_is_not_counted_on_the_device():
+    near, far = (diffjax.dry_run(small(memory=dict(accumulate=1, remat="none", offload=o))) for o in (False, True))
+    assert near["bytes_per_device"] - far["bytes_per_device"] == near["state_bytes"]["opt"]

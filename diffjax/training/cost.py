@@ -19,18 +19,21 @@ class Accelerator(NamedTuple):
     memory: float  # bytes
     flops: float  # of dense bfloat16 products, per second
     bandwidth: float  # of its memory, bytes per second
+    link: float  # bytes per second that it sends to its neighbours: over NVLink, or both ways along one axis of a torus
+    slice: int  # so many are joined by links
+    network: float  # bytes per second that it sends beyond them
 
 
 ACCELERATORS = {
-    "a100-40": Accelerator("A100.*40GB", 40e9, 312e12, 1.555e12),
-    "a100-80": Accelerator("A100.*80GB", 80e9, 312e12, 2.039e12),
-    "h100": Accelerator("H100", 80e9, 989e12, 3.35e12),
-    "h200": Accelerator("H200", 141e9, 989e12, 4.8e12),
-    "b200": Accelerator("B200", 180e9, 2250e12, 7.7e12),
-    "v4": Accelerator("TPU v4", 32e9, 275e12, 1.2e12),
-    "v5e": Accelerator("TPU v5( lite|e)", 16e9, 197e12, 0.82e12),
-    "v5p": Accelerator("TPU v5p?$", 95e9, 459e12, 2.765e12),
-    "v6e": Accelerator("TPU v6( lite|e)", 32e9, 918e12, 1.64e12),
+    "a100-40": Accelerator("A100.*40GB", 40e9, 312e12, 1.555e12, 300e9, 8, 25e9),
+    "a100-80": Accelerator("A100.*80GB", 80e9, 312e12, 2.039e12, 300e9, 8, 25e9),
+    "h100": Accelerator("H100", 80e9, 989e12, 3.35e12, 450e9, 8, 50e9),
+    "h200": Accelerator("H200", 141e9, 989e12, 4.8e12, 450e9, 8, 50e9),
+    "b200": Accelerator("B200", 180e9, 2250e12, 7.7e12, 900e9, 8, 50e9),
+    "v4": Accelerator("TPU v4", 32e9, 275e12, 1.2e12, 90e9, 4096, 6.25e9),
+    "v5e": Accelerator("TPU v5( lite|e)", 16e9, 197e12, 0.82e12, 90e9, 256, 3.125e9),
+    "v5p": Accelerator("TPU v5p?$", 95e9, 459e12, 2.765e12, 180e9, 8960, 6.25e9),
+    "v6e": Accelerator("TPU v6( lite|e)", 32e9, 918e12, 1.64e12, 180e9, 256, 12.5e9),
 }
 
 
