@@ -4,13 +4,22 @@ digits    how good the demo's samples are, by a judge that has seen real digits 
 compile   what a sampler costs to compile, against its number of steps
 loop      what a sampler costs beyond its network calls
 nfe       how close to the law samplers come in few network calls, beside other libraries where they are installed
+scale     what a step is predicted to take on pods, from counted arithmetic and bytes
+waits     what saving costs the steps around it, and for how long training waits for data
 """
 
 import sys
 
-from bench import compile, digits, loop, nfe
+from bench import compile, digits, loop, nfe, scale, waits
 
-BENCHES = {"digits": digits.main, "compile": compile.main, "loop": loop.main, "nfe": nfe.main}
+BENCHES = {
+    "digits": digits.main,
+    "compile": compile.main,
+    "loop": loop.main,
+    "nfe": nfe.main,
+    "scale": scale.main,
+    "waits": waits.main,
+}
 
 
 def main() -> None:

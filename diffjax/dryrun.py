@@ -50,10 +50,9 @@ def fit(config: Mapping[str, Any], *, devices: int = 0, accelerator: str) -> dic
     _prepare(devices, accelerator)
     chip, plain = ACCELERATORS[accelerator], build(config)
     work, tried = _work(plain), []
-    say(
-        f"looking for what fits {jax.device_count()} x {accelerator}, {_mb(chip.memory).strip()} each; predicted time: its bound"
-    )
-    for plan in sorted(_plans(plain), key=lambda plan: (sum(terms(work, plan, chip).values()), plan)):
+    say(f"looking for what fits {accelerator}, of {_mb(chip.memory).strip()} each, in the least time predicted")
+    # What tensor sends of activations is not known before it is compiled: it comes last.
+    for plan in sorted(_plans(plain), key=lambda plan: (plan.tensor, sum(terms(work, plan, chip).values()), plan)):
         changes = {
             "mesh": {"fsdp": plan.fsdp, "tensor": plan.tensor},
             "memory": {**plain.config["memory"], "accumulate": plan.accumulate, "remat": plan.remat},

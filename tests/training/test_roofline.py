@@ -2,6 +2,7 @@
 
 import pytest
 
+from bench.scale import CHIPS, best, dit_xl_2
 from diffjax.training.cost import ACCELERATORS
 from diffjax.training.roofline import Plan, Work, held, terms
 
@@ -36,3 +37,16 @@ def test_beyond_a_slice_the_network_carries_the_gradients():
     assert terms(WORK, Plan(64, fsdp=8), h200)["network"] == pytest.approx(2 * 4e9 / 8 * 7 / 8 / 50e9)
     assert terms(WORK, Plan(64, fsdp=64), h200)["links"] == 0  # the weights cross too
     assert terms(WORK, Plan(64, fsdp=64), h200)["network"] > terms(WORK, Plan(64, fsdp=8), h200)["network"]
+
+
+def test_what_is_counted_by_hand_is_what_the_paper_counts():
+    """DiT-XL/2: 118.64 G multiply-adds forward, 675 million parameters (Peebles & Xie 2023, table 9)."""
+    assert dit_xl_2().flops / 6 == pytest.approx(118.64e9, rel=0.002)
+    assert dit_xl_2().parameters == pytest.approx(675e6, rel=0.01)
+
+
+def test_more_chips_are_never_slower_and_ever_less_used():
+    for name in ("v5p", "h200"):
+        times = [max(best(dit_xl_2(), name, chips)[1].values()) for chips in CHIPS]
+        assert all(more < 1.02 * less for less, more in zip(times, times[1:], strict=False))
+        assert times[0] / times[-1] < CHIPS[-1] / CHIPS[0]
