@@ -76,13 +76,13 @@ def train(
         verb = "starting" if restored is None else "continuing"
         say(f"{verb} at step {start}: {size:,} parameters, {mesh.size} device(s)")
         sharding = training.batch_sharding(mesh)
-        stream = (training.to_devices(rows, sharding) for rows in data.stream(local, start, **config["loader"]))
+        stream = training.ahead(data.stream(local, start, **config["loader"]), sharding)
         report = _report(experiment, workdir, start, mesh, wandb=wandb)
         profiled = training.Profile(workdir / "profile", profile)
         actions = _actions(
             experiment, workdir, record, checkpoints, snapshots=snapshots, interrupted=interrupted, sharding=sharding
         )
-        with report, contextlib.closing(profiled):
+        with report, contextlib.closing(profiled), contextlib.closing(stream):
             training.fit(
                 step,
                 state,

@@ -46,7 +46,7 @@ def table(request):
 
 
 def largest(step: Path) -> Path:
-    return max(step.glob("*/**/d/*"), key=lambda path: path.stat().st_size)
+    return max((step / "ema").glob("**/d/*"), key=lambda path: path.stat().st_size)
 
 
 def flipped(path: Path) -> None:

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 import diffjax
-from configs import toy_moons
+from configs import digits, toy_moons
 from diffjax.errors import InputError
 from diffjax.experiment import build
 from diffjax.program import mesh_of, program
@@ -94,3 +94,15 @@ def test_what_fits_is_found_and_loses_least(capsys, monkeypatch):
 def test_a_state_on_the_host_is_not_counted_on_the_device():
     near, far = (diffjax.dry_run(small(memory=dict(accumulate=1, remat="none", offload=o))) for o in (False, True))
     assert near["bytes_per_device"] - far["bytes_per_device"] == near["state_bytes"]["opt"]
+
+
+@pytest.mark.slow
+def test_a_unet_over_eight_devices():
+    """Seven million parameters: an eighth of the state each, and nothing larger than a layer is ever sent."""
+    config = digits.get_config().to_dict() | dict(mesh=dict(fsdp=8, tensor=1))
+    config["net"] = dict(name="unet", width=96, multipliers=(1, 2), blocks=1, attention=(4,))
+    found = diffjax.dry_run(config)
+    total = 4 * found["parameters"] * 4  # parameters, an average, two moments
+    assert sum(found["state_bytes"].values()) < 0.14 * total
+    layer = 4 * (3 * 3 * 384 * 192 + 192)  # up/0/blocks/0/conv1, the largest
+    assert 0.9 * layer < max(max(sizes) for sizes in found["collectives"].values()) < 1.01 * layer

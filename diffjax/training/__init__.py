@@ -13,6 +13,7 @@ from .loop import interruptible as interruptible
 from .metrics import Report as Report
 from .metrics import WandB as WandB
 from .profiling import Profile as Profile
+from .sharding import ahead as ahead
 from .sharding import batch_sharding as batch_sharding
 from .sharding import has_host_memory as has_host_memory
 from .sharding import local_rows as local_rows

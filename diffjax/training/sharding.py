@@ -7,7 +7,8 @@ is said by rows beside the network, (regular expression, axes).  One device is a
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -101,6 +102,19 @@ def _spec(shape: tuple[int, ...], parts: dict[str, int], given: tuple[str | None
 def to_devices(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
     """This process's rows become its share of global arrays."""
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+
+
+def ahead(batches: Iterator[dict[str, np.ndarray]], sharding: NamedSharding) -> Generator[dict[str, jax.Array]]:
+    """`to_devices` of each batch; a thread reads the next one, and sends it, while this one is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+
+        def read():
+            return to_devices(next(batches), sharding)
+
+        coming = reader.submit(read)
+        while True:
+            batch, coming = coming.result(), reader.submit(read)
+            yield batch
 
 
 def spread(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:

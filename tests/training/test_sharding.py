@@ -1,5 +1,6 @@
 """Where arrays live: on eight simulated devices."""
 
+import itertools
 from dataclasses import dataclass
 
 import jax
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from diffjax.errors import InputError
 from diffjax.training.sharding import (
+    ahead,
     batch_sharding,
     local_rows,
     make_mesh,
@@ -55,6 +58,28 @@ def test_only_the_data_axis_crosses_slices():
 
 def test_the_rows_of_a_process_are_those_of_its_devices():
     np.testing.assert_array_equal(local_rows(make_mesh(2, 2), 16), np.arange(16))
+
+
+def test_batches_are_read_one_ahead_in_order_and_errors_arrive_in_their_turn():
+    read = []
+
+    def source():
+        for i in range(3):
+            read.append(i)
+            yield {"x": np.full((8, 2), i)}
+        raise InputError("example 77 cannot be read")
+
+    batches = ahead(source(), batch_sharding(make_mesh()))
+    first = next(batches)
+    assert first["x"].sharding == batch_sharding(make_mesh()) and int(first["x"][0, 0]) == 0
+    assert [int(next(batches)["x"][0, 0]) for _ in range(2)] == [1, 2] and read == [0, 1, 2]
+    with pytest.raises(InputError, match="77"):
+        next(batches)
+    endless = ahead(
+        map(lambda i: read.append(i) or {"x": np.zeros((8, 2))}, itertools.count(10)), batch_sharding(make_mesh())
+    )
+    next(endless), endless.close()
+    assert len(read) == 5  # one was on its way
 
 
 def test_what_is_split_over_tensor_is_said_by_rows():
