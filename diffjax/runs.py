@@ -101,9 +101,8 @@ def _report(experiment: Experiment, workdir: Path, start: int, mesh, *, wandb: s
     peak = peak_flops(mesh.devices.flat)
 
     def facts(step):
-        return {"learning_rate": np.asarray(experiment.rate(np.float32(step - 1))).item()} | experiment.average.spans(
-            step
-        )
+        rate = np.asarray(experiment.rate(np.float32(step - 1))).item()
+        return {"learning_rate": rate} | experiment.average.spans(step)
 
     return training.Report(
         workdir, start=start, total=config["steps"], rows=config["batch_size"], unit=experiment.source.unit,

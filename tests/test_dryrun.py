@@ -1,5 +1,8 @@
 """What a run would cost is told without running it."""
 
+import json
+import math
+
 import jax
 import pytest
 
@@ -7,7 +10,7 @@ import diffjax
 from configs import digits, toy_moons
 from diffjax.errors import InputError
 from diffjax.experiment import build
-from diffjax.program import mesh_of, program
+from diffjax.program import flops_per_step, mesh_of, program
 from diffjax.training.cost import ACCELERATORS
 from tests.commands import ROOT, refused, run
 
@@ -106,3 +109,21 @@ def test_a_unet_over_eight_devices():
     assert sum(found["state_bytes"].values()) < 0.14 * total
     layer = 4 * (3 * 3 * 384 * 192 + 192)  # up/0/blocks/0/conv1, the largest
     assert 0.9 * layer < max(max(sizes) for sizes in found["collectives"].values()) < 1.01 * layer
+
+
+def test_a_run_on_a_known_accelerator_reports_its_utilisation(tmp_path, monkeypatch):
+    """Counted arithmetic x steps a second / peak of all devices; and what else a line holds."""
+    monkeypatch.setitem(ACCELERATORS, "here", ACCELERATORS["v5e"]._replace(kind="cpu", flops=1e12))
+    config = small(steps=12)
+    config["every"] = dict(log=4, evaluate=0, checkpoint=0, preview=0, snapshot=0)
+    diffjax.train(config, tmp_path / "run", profile=3)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    flops = flops_per_step(build(config))
+    for line in lines:
+        assert line["mfu"] == pytest.approx(flops * line["steps_per_second"] / (jax.device_count() * 1e12))
+        assert 0 <= line["data_wait"] <= 1 and 0 <= line["checkpoint_wait"] <= 1 and line["ema_0.1_steps"] > 0
+        decay = 0.5 * (1 + math.cos(math.pi * (line["step"] - 1) / 12))
+        assert line["loss_t0.06"] > 0 and line["learning_rate"] == pytest.approx(
+            3e-3 * line["step"] / 100 * decay, rel=1e-4
+        )
+    assert list((tmp_path / "run" / "profile").glob("**/*.xplane.pb"))
