@@ -13,6 +13,8 @@ from jaxtyping import Array, Float
 
 from diffjax.diffusion.types import Keys, fold
 
+from .attention import attend
+
 ZEROS, LECUN_NORMAL = nnx.initializers.zeros_init(), nnx.initializers.lecun_normal()
 
 
@@ -80,7 +82,7 @@ class Attention(nnx.Module):
     def __call__(self, x):
         batch, height, width, channels = x.shape
         qkv = self.qkv(self.norm(x)).reshape(batch, height * width, 3, self.heads, -1)
-        h = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        h = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
         return x + self.out(h.reshape(batch, height, width, channels))
 
 

@@ -1,40 +1,95 @@
-"""What a network is told beside x: the noise level and the condition, as one vector per row.
+"""What a network is told beside x, as one vector per row: the noise level, the class, a vector.
 
-The level is spread over sines and cosines of geometric frequencies (Vaswani et al. 2017; Ho et al. 2020, appendix B); a
-class is a row of a table with one more row than there are classes: the last, the null class, means "unconditional".
+The level is spread over sines and cosines of many frequencies f_i (a row of FEATURES), and a small MLP makes of them
+what the blocks read.  A class is a row of a table with one more row than there are classes: the last, the null class,
+means "unconditional".  A continuous vector enters through one linear layer without bias; none is a vector of zeros.
 """
+
+from statistics import NormalDist
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
+
+from .conditions import parts
 
 
-def fourier(level: Float[Array, "B"], width: int, *, highest: float = 1000.0) -> Float[Array, "B width"]:
-    """Sines and cosines of level times frequencies from 1/10 to `highest`, geometric."""
-    frequencies = jnp.asarray(np.geomspace(0.1, highest, width // 2), jnp.float32)
-    angles = level.astype(jnp.float32)[:, None] * frequencies[None, :]
-    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+def geometric(level: Float[Array, "B"], width: int, *, highest: float = 1000.0) -> Float[Array, "B width"]:
+    """Frequencies from 1/10 to `highest`, geometric: for levels of any kind that lie near [-1, 1]."""
+    return _waves(level, np.geomspace(0.1, highest, width // 2))
+
+
+def sinusoidal(
+    level: Float[Array, "B"], width: int, *, scale: float = 1000.0, offset: float = 0.0, cosine_first: bool = False,
+    last: bool = False,
+) -> Float[Array, "B width"]:  # fmt: skip
+    """Frequencies 10000^(-i / n) of the step `scale` level + `offset` (Vaswani et al. 2017; Ho et al. 2020).
+
+    n is half the width or, with `last`, one less, which makes the last frequency 1 / 10000.  A network that was trained
+    on steps 0..999 of a discrete schedule reads scale = 1000, offset = -1.
+    """
+    half = width // 2
+    frequencies = 10000.0 ** -(np.arange(half) / max(half - last, 1))
+    return _waves(scale * level.astype(jnp.float32) + offset, frequencies, cosine_first=cosine_first)
+
+
+def normal(level: Float[Array, "B"], width: int, *, std: float = 16.0) -> Float[Array, "B width"]:
+    """Frequencies 2 pi `std` z, z the quantiles of N(0, 1): none is drawn (Tancik et al. 2020; Song et al. 2021)."""
+    half = width // 2
+    quantiles = np.array([NormalDist().inv_cdf((i + 0.5) / half) for i in range(half)])
+    return _waves(level, 2 * np.pi * std * quantiles)
+
+
+FEATURES = {"geometric": geometric, "sinusoidal": sinusoidal, "normal": normal}
 
 
 class Embedding(nnx.Module):
-    """(level [B], label [B] or None) -> [B, width]; label `classes`, or no label at all, is the null class."""
+    """(level [B], cond) -> [B, width], past the last activation.
 
-    def __init__(self, width: int, classes: int, *, dtype, rngs: nnx.Rngs):
-        if width < 2 or width % 2:
-            raise ValueError(f"the embedding of the level needs an even width of at least 2; got {width}")
-        self.classes, self.width, self.dtype = classes, width, dtype
-        self.hidden = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+    cond is what `conditions.parts` reads; label `classes`, or no label at all, is the null class.  `channels` is the
+    width of the features, and of all that is added to them if `early` (Song et al. 2021); otherwise class and vector
+    are added to what the MLP makes of the level.
+    """
+
+    def __init__(
+        self, width: int, classes: int, *, vector: int = 0, channels: int = 0, features: str = "geometric",
+        options: dict | None = None, early: bool = False, dtype, rngs: nnx.Rngs,
+    ):  # fmt: skip
+        channels = channels or width
+        if min(width, channels) < 2 or channels % 2:
+            raise ValueError(f"the embedding of the level needs an even width of at least 2; got {channels}")
+        if features not in FEATURES:
+            raise ValueError(f"no features '{features}' of the level; known: {', '.join(FEATURES)}")
+        self.classes, self.vector, self.early = classes, vector, early
+        self.channels, self.features, self.options, self.dtype = channels, features, options or {}, dtype
+        joined = channels if early else width
+        self.hidden = nnx.Linear(channels, width, dtype=dtype, rngs=rngs)
         self.out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
         if classes:
             self.label = nnx.Embed(
-                classes + 1, width, embedding_init=nnx.initializers.normal(1.0), dtype=dtype, rngs=rngs
+                classes + 1, joined, embedding_init=nnx.initializers.normal(1.0), dtype=dtype, rngs=rngs
             )
+        if vector:
+            self.project = nnx.Linear(vector, joined, use_bias=False, dtype=dtype, rngs=rngs)
 
-    def __call__(self, level: Float[Array, "B"], label: Int[ArrayLike, "B"] | None) -> Float[Array, "B width"]:
-        h = self.out(jax.nn.silu(self.hidden(fourier(level, self.width).astype(self.dtype))))
+    def __call__(self, level: Float[Array, "B"], cond) -> Float[Array, "B width"]:
+        h = FEATURES[self.features](level, self.channels, **self.options).astype(self.dtype)
+        h = self._joined(h, cond) if self.early else h
+        h = self.out(jax.nn.silu(self.hidden(h)))
+        return jax.nn.silu(h if self.early else self._joined(h, cond))
+
+    def _joined(self, h, cond):
+        given = parts(cond)
         if self.classes:
-            h = h + self.label(jnp.full(level.shape, self.classes) if label is None else jnp.asarray(label))
-        return jax.nn.silu(h)
+            h = h + self.label(jnp.asarray(given.get("label", jnp.full(h.shape[:1], self.classes))))
+        if self.vector and "vector" in given:
+            h = h + self.project(jnp.asarray(given["vector"], self.dtype))
+        return h
+
+
+def _waves(x: Float[Array, "B"], frequencies: np.ndarray, *, cosine_first: bool = False) -> Float[Array, "B twoN"]:
+    angles = x.astype(jnp.float32)[:, None] * jnp.asarray(frequencies, jnp.float32)[None, :]
+    waves = [jnp.sin(angles), jnp.cos(angles)]
+    return jnp.concatenate(waves[::-1] if cosine_first else waves, axis=-1)
