@@ -4,19 +4,21 @@ digits    how good the demo's samples are, by a judge that has seen real digits 
 compile   what a sampler costs to compile, against its number of steps
 loop      what a sampler costs beyond its network calls
 nfe       how close to the law samplers come in few network calls, beside other libraries where they are installed
+peers     networks, training steps and samplers beside torch and diffusers, as ratios
 scale     what a step is predicted to take on pods, from counted arithmetic and bytes
 waits     what saving costs the steps around it, and for how long training waits for data
 """
 
 import sys
 
-from bench import compile, digits, loop, nfe, scale, waits
+from bench import compile, digits, loop, nfe, peers, scale, waits
 
 BENCHES = {
     "digits": digits.main,
     "compile": compile.main,
     "loop": loop.main,
     "nfe": nfe.main,
+    "peers": peers.main,
     "scale": scale.main,
     "waits": waits.main,
 }

@@ -12,6 +12,7 @@
 A component is a function or one of these small records of functions; nothing here has state.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -97,9 +98,12 @@ def fold(key: Keys, i: int | Int[Array, ""]) -> Keys:
 
 
 def normal(noise: Source, like: Float[Array, "B *S"]) -> Float[Array, "B *S"]:
-    """Standard normal noise shaped like `like`.  With one key per row, a row's noise does not depend on its batch."""
+    """Standard normal noise shaped like `like`.  With one key per row, a row's noise does not depend on its batch.
+
+    Values are drawn in a line: the same numbers as in their shape, whose indices cost a CPU more than the noise.
+    """
     if callable(noise):
         return noise(like)
-    if noise.ndim == 0:
-        return jax.random.normal(noise, like.shape, like.dtype)
-    return jax.vmap(lambda k: jax.random.normal(k, like.shape[1:], like.dtype))(noise)
+    count = math.prod(like.shape[noise.ndim :])
+    draw = lambda key: jax.random.normal(key, (count,), like.dtype)  # noqa: E731
+    return (jax.vmap(draw)(noise) if noise.ndim else draw(noise)).reshape(like.shape)
