@@ -19,6 +19,8 @@ from .errors import InputError as InputError
 from .errors import exit_on_input_error as exit_on_input_error
 from .experiment import Experiment as Experiment
 from .experiment import build as build
+from .export import export_sampler as export_sampler
+from .export import open_sampler as open_sampler
 from .model import Model as Model
 from .model import load as load
 from .model import sample_to_folder as sample_to_folder
@@ -36,8 +38,10 @@ __all__ = [
     "clustered",
     "connect",
     "exit_on_input_error",
+    "export_sampler",
     "fit",
     "load",
+    "open_sampler",
     "replay",
     "sample_to_folder",
     "sweep",

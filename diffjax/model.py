@@ -98,7 +98,9 @@ def make_sample(experiment: Experiment) -> Callable:
     ) -> Float[np.ndarray, "n *S"]:  # fmt: skip
         if n < 1 or batch < 1:
             raise InputError(f"the number of samples and the batch must be at least 1; got {n} and {batch}")
-        label = _cycled(labels, n, experiment, guided=guidance is not None)
+        if guidance is not None:
+            require_guidance(experiment)
+        label = cycled(labels, n, experiment.source.classes, guided=guidance is not None)
         steps = int(defaults["steps"] if steps is None else steps)
         ts = pick(GRIDS, "grid", {"name": grid}, experiment.process.schedule, steps, start=start)
         spec, turned = knobs_of(experiment, {"name": solver or defaults["solver"], **options})
@@ -116,11 +118,14 @@ def make_sample(experiment: Experiment) -> Callable:
     return sample
 
 
-def _cycled(labels: Sequence[int] | None, n: int, experiment: Experiment, *, guided: bool) -> np.ndarray | None:
-    """n labels, the null class where none are asked for, or None where the model has no classes."""
-    classes = experiment.source.classes
-    if guided and not (classes and experiment.config["label_dropout"] > 0):
+def require_guidance(experiment: Experiment) -> None:
+    """Raise InputError unless the model has learned what it would draw without a condition."""
+    if not (experiment.source.classes and experiment.config["label_dropout"] > 0):
         raise InputError("guidance needs a model trained with labels and label_dropout > 0; sample without guidance")
+
+
+def cycled(labels: Sequence[int] | None, n: int, classes: int, *, guided: bool) -> np.ndarray | None:
+    """n labels, the null class where none are asked for, or None where the model has no classes.  Raises InputError."""
     if guided and labels is None:
         raise InputError(f"guidance needs labels to guide towards; give labels in 0..{classes - 1}")
     if labels is None:
