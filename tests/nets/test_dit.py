@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,9 @@ from diffjax.nets.layer_norm import NORMS, unit
 from diffjax.nets.patches import patchify, unpatchify
 from diffjax.nets.positions import Rotary, Sincos, turned
 from diffjax.nets.stack import run, stacked
+from diffjax.training.cost import flops
 
+PAGE = Path(__file__).parents[2] / "docs" / "networks.md"
 DRAW = np.random.default_rng(0)
 
 
@@ -275,3 +279,27 @@ def test_sizes_that_do_not_fit_are_refused_while_tracing(shape, options, sentenc
 def test_what_cannot_be_is_refused_in_a_sentence(shape, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         functional(lambda rngs: NETS["dit"](shape, 0, rngs=rngs, **dict(patch=2, depth=2) | options))
+
+
+def sizes():
+    """Of the published networks, on latents of 32 x 32 x 4: (name, million parameters, G multiply-adds forward)."""
+    for size, patch in itertools.product(("S", "B", "L", "XL"), (2, 4, 8)):
+        make = lambda rngs, size=size, patch=patch: NETS["dit"](  # noqa: E731
+            (32, 32, 4), 1000, rngs=rngs, size=size, patch=patch, outputs=2
+        )
+        net = functional(make)
+        params = jax.eval_shape(net.init, jax.random.key(0))
+        program = jax.make_jaxpr(net.apply)(params, jnp.zeros((1, 32, 32, 4)), jnp.zeros(1), jnp.zeros(1, jnp.int32))
+        count = sum(leaf.size for leaf in jax.tree.leaves(params))
+        yield f"DiT-{size}/{patch}", count / 1e6, flops(program.jaxpr) / 2e9
+
+
+def test_the_table_of_sizes_is_counted_and_that_of_the_paper():
+    """Peebles & Xie 2023, table 4; theirs has positions among the parameters, at most 0.3 million."""
+    published = {"DiT-S/2": (33, 6.06), "DiT-B/2": (130, 23.01), "DiT-L/2": (458, 80.71), "DiT-XL/2": (675, 118.64)}
+    found = {name: counts for name, *counts in sizes()}
+    for name, (count, products) in published.items():
+        assert abs(found[name][0] - count) < 1 and found[name][1] == pytest.approx(products, rel=0.003)
+    rows = re.findall(r"^\| (DiT-\S+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", PAGE.read_text(), re.MULTILINE)
+    wanted = [(name, f"{a:.1f}", f"{b:.2f}", f"{2 * b:.1f}") for name, (a, b) in found.items()]
+    assert rows == wanted, "\n".join(f"| {' | '.join(row)} |" for row in wanted)
