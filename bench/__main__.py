@@ -1,6 +1,7 @@
 """Measurements: python -m bench NAME [options].
 
 digits    how good the demo's samples are, by a judge that has seen real digits only
+accelerator  training and sampling of whole networks in bfloat16, with MFU, on the accelerator at hand
 compile   what a sampler costs to compile, against its number of steps
 loop      what a sampler costs beyond its network calls
 nfe       how close to the law samplers come in few network calls, beside other libraries where they are installed
@@ -11,10 +12,11 @@ waits     what saving costs the steps around it, and for how long training waits
 
 import sys
 
-from bench import compile, digits, loop, nfe, peers, scale, waits
+from bench import accelerator, compile, digits, loop, nfe, peers, scale, waits
 
 BENCHES = {
     "digits": digits.main,
+    "accelerator": accelerator.main,
     "compile": compile.main,
     "loop": loop.main,
     "nfe": nfe.main,

@@ -26,13 +26,14 @@ def network(name, shape, classes, **options):
     return net, jax.jit(net.init)(jax.random.key(0))
 
 
-def unet(*, batch, step) -> Case:
-    return _network(*network("ddpm", (32, 32, 3), 0, **DDPM), (batch, 32, 32, 3), step=step)
+def unet(*, batch, step, half=False) -> Case:
+    built = network("ddpm", (32, 32, 3), 0, dtype="bfloat16" if half else "float32", **DDPM)
+    return _network(*built, (batch, 32, 32, 3), step=step)
 
 
-def dit(*, batch, size, patch, step) -> Case:
-    label = jnp.arange(batch) % 1000
-    built = network("dit", (32, 32, 4), 1000, size=size, patch=patch)
+def dit(*, batch, size, patch, step, half=False) -> Case:
+    label, dtype = jnp.arange(batch) % 1000, "bfloat16" if half else "float32"
+    built = network("dit", (32, 32, 4), 1000, size=size, patch=patch, dtype=dtype)
     return _network(*built, (batch, 32, 32, 4), step=step, label=label)
 
 
