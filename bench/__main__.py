@@ -3,6 +3,7 @@
 digits    how good the demo's samples are, by a judge that has seen real digits only
 accelerator  training and sampling of whole networks in bfloat16, with MFU, on the accelerator at hand
 compile   what a sampler costs to compile, against its number of steps
+first_use from the start of a process to its first training step, beside torch eager and compiled
 loop      what a sampler costs beyond its network calls
 nfe       how close to the law samplers come in few network calls, beside other libraries where they are installed
 peers     networks, training steps and samplers beside torch and diffusers, as ratios
@@ -12,12 +13,13 @@ waits     what saving costs the steps around it, and for how long training waits
 
 import sys
 
-from bench import accelerator, compile, digits, loop, nfe, peers, scale, waits
+from bench import accelerator, compile, digits, first_use, loop, nfe, peers, scale, waits
 
 BENCHES = {
     "digits": digits.main,
     "accelerator": accelerator.main,
     "compile": compile.main,
+    "first_use": first_use.main,
     "loop": loop.main,
     "nfe": nfe.main,
     "peers": peers.main,

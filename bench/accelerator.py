@@ -140,10 +140,8 @@ def beside_torch(python: str) -> None:
 
     cores = os.cpu_count() or 1
     ours, theirs = Engine("ours", cores=cores), Engine("peer_torch", cores=cores, python=python)
-    for case, options in {
-        "dit": dict(batch=64, size="XL", patch=2, step=True, half=True),
-        "unet": dict(batch=256, step=True, half=True),
-    }.items():
+    same = dict(step=True, half=True, compiled=True)
+    for case, options in {"dit": dict(batch=64, size="XL", patch=2, **same), "unet": dict(batch=256, **same)}.items():
         for side in (ours, theirs):
             side.ask(build=case, options=options)  # what a first build allocates and tunes is not of the duel
         duel = fight(ours, theirs, case, options, rounds=ROUNDS, times=STEPS)

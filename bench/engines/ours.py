@@ -1,4 +1,4 @@
-"""Our side of a duel."""
+"""Our side of a duel.  `compiled` is what torch is asked; ours always is."""
 
 from functools import partial
 from importlib.metadata import version
@@ -26,12 +26,12 @@ def network(name, shape, classes, **options):
     return net, jax.jit(net.init)(jax.random.key(0))
 
 
-def unet(*, batch, step, half=False) -> Case:
+def unet(*, batch, step, half=False, compiled=True) -> Case:
     built = network("ddpm", (32, 32, 3), 0, dtype="bfloat16" if half else "float32", **DDPM)
     return _network(*built, (batch, 32, 32, 3), step=step)
 
 
-def dit(*, batch, size, patch, step, half=False) -> Case:
+def dit(*, batch, size, patch, step, half=False, compiled=True) -> Case:
     label, dtype = jnp.arange(batch) % 1000, "bfloat16" if half else "float32"
     built = network("dit", (32, 32, 4), 1000, size=size, patch=patch, dtype=dtype)
     return _network(*built, (batch, 32, 32, 4), step=step, label=label)

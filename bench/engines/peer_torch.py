@@ -63,11 +63,11 @@ class DiT(nn.Module):
         return h.permute(0, 5, 1, 3, 2, 4).reshape(x.shape)
 
 
-def dit(*, batch, size, patch, step, half=False) -> Case:
+def dit(*, batch, size, patch, step, half=False, compiled=False) -> Case:
     torch.manual_seed(0)
     net = DiT(4, 1000, size=size, patch=patch, side=32)
     inputs = torch.randn(batch, 4, 32, 32), torch.rand(batch), torch.randint(0, 1000, (batch,))
-    return _network(net, inputs, step=step, half=half)
+    return _network(net, inputs, step=step, half=half, compiled=compiled)
 
 
 def unet_model():
@@ -90,17 +90,17 @@ class Sample(nn.Module):
         return self.net(x, t, return_dict=False)[0]
 
 
-def unet(*, batch, step, half=False) -> Case:
+def unet(*, batch, step, half=False, compiled=False) -> Case:
     inputs = torch.randn(batch, 3, 32, 32), torch.randint(0, 1000, (batch,))
-    return _network(Sample(unet_model()), inputs, step=step, half=half)
+    return _network(Sample(unet_model()), inputs, step=step, half=half, compiled=compiled)
 
 
-def _network(net, inputs, *, step, half) -> Case:
-    """In float32 eager; with `half` compiled, in bfloat16 by autocast, channels last: torch's best on a GPU."""
+def _network(net, inputs, *, step, half, compiled) -> Case:
+    """In float32, or with `half` in bfloat16 by autocast; eager, or compiled with channels last."""
     net, inputs = net.to(DEVICE), tuple(a.to(DEVICE) for a in inputs)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-4, fused=True)
     target = torch.randn_like(inputs[0])
-    call = torch.compile(net.to(memory_format=torch.channels_last)) if half else net
+    call = torch.compile(net.to(memory_format=torch.channels_last)) if compiled else net
     cast = torch.autocast(DEVICE, torch.bfloat16, enabled=half)
 
     def forward():
