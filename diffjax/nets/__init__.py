@@ -1,9 +1,14 @@
 """Networks: Flax lives here and nowhere else.  What leaves this room is `Net(init, apply)`, two pure functions."""
 
+from .edm2 import SHARDING as EDM2_SHARDING
+from .edm2 import edm2
 from .functional import functional as functional
 from .mlp import mlp
 from .unet import SHARDING as UNET_SHARDING
 from .unet import unet
 
-NETS = {"unet": unet, "mlp": mlp}
-SPLITS = {"unet": UNET_SHARDING}  # what of a net is split over the mesh's `tensor`: rows for training/sharding.py
+NETS = {"unet": unet, "edm2": edm2, "mlp": mlp}
+SPLITS = {
+    "unet": UNET_SHARDING,
+    "edm2": EDM2_SHARDING,
+}  # what of a net is split over the mesh's `tensor`: rows for training/sharding.py

@@ -16,6 +16,7 @@ from diffjax.nets.functional import functional
 SMALL = {
     "unet": dict(width=8, multipliers=(1, 2), blocks=1, attention=(4,), head_width=8),
     "mlp": dict(width=16, depth=2),
+    "edm2": dict(width=8, multipliers=(1, 2), blocks=1, attention=(4,), head_width=8),
 }
 
 
