@@ -80,7 +80,7 @@ class Body(nnx.Module):
     def __init__(self, inputs: int, outputs: int, *, embedding: int, size, heads: int, dropout: float, layer: Callable):
         self.dropout = dropout
         self.conv1, self.conv2 = layer(inputs, outputs, size=size), layer(outputs, outputs, size=size)
-        self.film, self.gain = layer(embedding, outputs), nnx.Param(jnp.zeros(()))
+        self.film, self.gain = layer(embedding, outputs), nnx.Param(jnp.zeros((), jnp.float32))
         self.attention = Attention(outputs, heads=heads, layer=layer) if heads else None
 
     def __call__(self, x, straight, emb, key=None):
@@ -149,7 +149,7 @@ class EDM2(nnx.Module):
                 self.up.append(decoder(width + skips.pop(), outputs, heads=heads[i]))
                 width = outputs
         self.joins = (False, *(False, *[True] * (blocks + 1)) * len(widths))  # the blocks of `up` that take a skip
-        self.head, self.gain = layer(width, channels, size=size), nnx.Param(jnp.zeros(()))
+        self.head, self.gain = layer(width, channels, size=size), nnx.Param(jnp.zeros((), jnp.float32))
 
     def __call__(self, x, level, cond=None, *, key=None):
         emb = self.embed(level, cond)

@@ -67,7 +67,7 @@ class Layer(nnx.Module):
     """
 
     def __init__(self, inputs: int, outputs: int, *, size: tuple[int, ...] = (), dtype, rngs: nnx.Rngs):
-        drawn = jax.random.normal(rngs.params(), (*size, inputs, outputs))
+        drawn = jax.random.normal(rngs.params(), (*size, inputs, outputs), jnp.float32)
         self.kernel = nnx.Param(unit_columns(drawn), project=unit_columns)
         self.scale, self.dtype = float(1 / sqrt(prod((*size, inputs)))), dtype
 
