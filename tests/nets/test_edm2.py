@@ -14,7 +14,7 @@ from test_blocks import random_array, random_module
 
 from diffjax.nets import edm2
 from diffjax.nets.blocks import REMAT
-from diffjax.nets.edm2 import LARGEST, Body, Decoder, Encoder
+from diffjax.nets.edm2 import LARGEST, Body, Decoder, Embedding, Encoder
 from diffjax.nets.functional import functional
 from diffjax.nets.magnitude import Layer, doubled, halved
 
@@ -95,6 +95,20 @@ def test_a_block_is_clipped():
     block, emb = random_block(Body, 8, 8), random_array(2, 10)
     out = jax.jit(block)(random_array(2, 2, 2, 8), 1e4 * random_array(2, 2, 2, 8, seed=3), emb)
     assert float(jnp.abs(out).max()) == LARGEST
+
+
+def test_the_embedding():
+    def make(rngs):
+        return Embedding(6, 8, classes=4, vector=3, layer=partial(Layer, dtype=jnp.float32, rngs=rngs))
+
+    embed, level, vector = random_module(make), jnp.asarray([-0.4, 0.1, 0.7]), random_array(3, 3)
+    frequencies = np.array([-0.967421566, 0.0, 0.967421566])  # the quantiles of N(0, 1) at 1/6, 1/2, 5/6
+    angles = 2 * np.pi * np.asarray(level, np.float64)[:, None] * frequencies
+    features = np.sqrt(2) * np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    for label, cond in (([4, 4, 4], None), ([0, 4, 2], {"label": jnp.asarray([0, 4, 2]), "vector": vector})):
+        h = mixed(layer(features, embed.level), layer(np.sqrt(5) * np.eye(5)[label], embed.label), 0.5)
+        h = h if cond is None else mixed(h, layer(np.asarray(vector, np.float64), embed.vector), 0.5)
+        np.testing.assert_allclose(jax.jit(embed)(level, cond), silu(h), rtol=1e-4, atol=1e-5)
 
 
 # The whole network
@@ -193,6 +207,7 @@ def test_less_is_kept_where_more_is_computed_again(small, randomised, batch):
     [((10, 8, 1), dict(multipliers=(1, 1, 1)), "10 x 8 cannot be halved 2 times.*divisible by 4"),
      ((2,), {}, r"shape \(H, W, C\).*got \(2,\)"),
      ((16, 16, 1), dict(width=96, multipliers=(1,)), r"head_width=64 must divide .* \[96\]; change net.head_width"),
+     ((16, 16, 1), dict(width=32, multipliers=(2, 3), attention=(16,)), r"head_width=64 must divide .* \[64, 96\]"),
      ((16, 16, 1), dict(width=64, remat="some"), "no remat 'some'; known: none, dots, blocks")],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_in_a_sentence(shape, options, sentence):
