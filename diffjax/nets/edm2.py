@@ -1,4 +1,4 @@
-"""The magnitude-preserving UNet (Karras et al. 2024, "EDM2", config G, figure 21): no norms by group and no biases.
+"""The magnitude-preserving UNet (Karras et al. 2024, "EDM2", config G): no norms by group and no biases.
 
     embedding   silu(sum(layer(fourier(level)), layer(one-hot class)))
     stem        layer([x, 1])

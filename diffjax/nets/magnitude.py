@@ -40,6 +40,7 @@ def unit_columns(kernel: Float[Array, "*size I O"]) -> Float[Array, "*size I O"]
 
 
 def mp_silu(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
+    """For normal x of unit variance."""
     return jax.nn.silu(x) / SILU
 
 
