@@ -54,7 +54,7 @@ OPTIONS = {
 }
 # Beside the options of the data set and of the optimizer themselves:
 DATA_OPTIONS = {"split": str, "heldout": str, "flip": bool, "skip": bool, "range": tuple}
-RATE_OPTIONS = {"learning_rate": float, "warmup": int, "decay": str, "clip": float}
+RATE_OPTIONS = {"learning_rate": float, "warmup": int, "decay": object, "clip": float}
 
 
 class Experiment(NamedTuple):
@@ -243,7 +243,8 @@ def _optimizer(spec, steps: int) -> tuple[optax.GradientTransformation, optax.Sc
         raise InputError(
             f"optimizer's learning_rate, warmup and clip must be at least 0; got {peak}, {warmup} and {clip}"
         )
-    rate = warmed(peak, warmup=warmup, decay=pick(DECAYS, "optimizer.decay", {"name": decay}, steps))
+    decay = decay if isinstance(decay, Mapping) else {"name": decay}
+    rate = warmed(peak, warmup=warmup, decay=pick(DECAYS, "optimizer.decay", decay, steps))
     rest = {key: value for key, value in spec.items() if key not in RATE_OPTIONS}
     return clipped(pick(OPTIMIZERS, "optimizer", rest, rate), norm=clip), rate
 

@@ -36,7 +36,7 @@ def mesh_of(config: Mapping[str, Any]) -> jax.sharding.Mesh:
 def program(experiment: Experiment, mesh: jax.sharding.Mesh) -> tuple[Callable, Callable, training.State]:
     """(init, step, abstract state) of an experiment on a mesh."""
     e, parts = experiment, experiment.config["memory"]["accumulate"]
-    step = training.make_step(e.draw, e.loss, e.optimizer, e.average, parts=parts)
+    step = training.make_step(e.draw, e.loss, e.optimizer, e.average, parts=parts, project=e.net.project)
     init = partial(training.initial, e.net.init, e.optimizer, e.average)
     offload = experiment.config["memory"]["offload"]
     return training.compile_step(step, init, mesh, overrides=e.splits, offload=offload)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import cifar10, digits, dit_xl_256, imagenet64, toy_moons
+from configs import cifar10, digits, dit_xl_256, edm2_xs_512, imagenet64, toy_moons
 from diffjax.data import DATASETS
 from diffjax.diffusion.parameterizations import PARAMETERIZATIONS
 from diffjax.diffusion.schedules import SCHEDULES, ends_in_pure_noise
@@ -16,6 +16,7 @@ from diffjax.diffusion.weights import WEIGHTS
 from diffjax.errors import InputError
 from diffjax.experiment import build, knobs_of, pick
 from diffjax.nets import NETS
+from diffjax.program import abstract_batch, mesh_of, program
 from diffjax.training.optimizers import OPTIMIZERS
 
 PARTS = {
@@ -95,6 +96,9 @@ def test_a_misspelt_keyword_is_named(part):
         (dict(every__evaluat=3), "no option 'evaluat' of every; did you mean 'evaluate'"),
         (dict(sampels=3), "no config entry 'sampels'; did you mean 'sampler'"),
         (dict(optimizer__decay="cosin"), "did you mean 'cosine'"),
+        (dict(optimizer__decay=3), "no optimizer.decay '3'"),
+        (dict(optimizer__decay=dict(after=9)), "optimizer.decay has no name"),
+        (dict(optimizer__decay=dict(name="inverse_sqrt", after=0)), "after must be at least 1 step; got 0"),
         (dict(net=dict(name="unet")), "needs data of shape"),
         (dict(sampler__solver="heum"), "no solver 'heum'; did you mean 'heun'"),
         (dict(sampler__steps=0), "sampler.steps must be a whole number"),
@@ -175,7 +179,12 @@ def test_the_configs_build(module):
 
 @pytest.mark.parametrize(
     "module, shape, classes",
-    [(cifar10, (32, 32, 3), 10), (imagenet64, (64, 64, 3), 1000), (dit_xl_256, (32, 32, 4), 1000)],
+    [
+        (cifar10, (32, 32, 3), 10),
+        (imagenet64, (64, 64, 3), 1000),
+        (dit_xl_256, (32, 32, 4), 1000),
+        (edm2_xs_512, (64, 64, 4), 1000),
+    ],
 )
 def test_the_large_configs_build_on_data_of_their_shape(module, shape, classes, tmp_path):
     """With arrays in place of the data set; and the network is as large as the config says."""
@@ -186,3 +195,18 @@ def test_the_large_configs_build_on_data_of_their_shape(module, shape, classes, 
     experiment = build(plain)
     count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(experiment.net.init, jax.random.key(0))))
     assert f"{count / 1e6:.0f} million parameters" in module.__doc__, count
+
+
+def test_a_decay_with_options_is_a_dict():
+    decay = dict(name="inverse_sqrt", after=100)
+    experiment = build(config(optimizer=dict(name="adam", learning_rate=0.5, decay=decay)))
+    assert [float(experiment.rate(k)) for k in (0, 100, 400)] == pytest.approx([0.5, 0.5, 0.25])
+
+
+def test_the_constraint_of_a_net_reaches_the_step():
+    experiment, seen = build(config()), []
+    experiment = experiment._replace(net=experiment.net._replace(project=lambda params: seen.append(params) or params))
+    mesh = mesh_of(experiment.config)
+    _, step, target = program(experiment, mesh)
+    step.lower(target, abstract_batch(experiment, mesh))
+    assert len(seen) == 1 and jax.tree.structure(seen[0]) == jax.tree.structure(target.params)

@@ -7,7 +7,7 @@
     Denoise   (x_t, t, cond) -> x0_hat                          the only bridge between networks and mathematics
     Process   a kind of noise: how data is corrupted, what a network sees and means, how noise is undone
     Solver    how to walk along a grid of times with a denoiser: coefficients planned ahead, and one step
-    Net       init(key) -> params;  apply(params, x, level, cond, *, key=None) -> raw
+    Net       init(key) -> params;  apply(params, x, level, cond, *, key=None) -> raw;  project(params) -> params
 
 A component is a function or one of these small records of functions; nothing here has state.
 """
@@ -79,11 +79,20 @@ class Solver(NamedTuple):
     step: Callable  # (source of noise, denoise, x, slice_of_rows, memory) -> (x, memory)
 
 
+def unconstrained(params: Any) -> Any:
+    """Parameters that may have any value."""
+    return params
+
+
 class Net(NamedTuple):
-    """A network as two pure functions; params is a nested dict of arrays.  key is given in training only (dropout)."""
+    """A network as pure functions; params is a nested dict of arrays.  key is given in training only (dropout).
+
+    project puts params back where they are meant to be, after every update (Karras et al. 2024, section 2.3).
+    """
 
     init: Callable  # key -> params
     apply: Callable  # (params, x, level, cond, *, key=None) -> raw
+    project: Callable = unconstrained  # params -> params
 
 
 def rows(values: ArrayLike, like: Array) -> Array:

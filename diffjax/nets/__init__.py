@@ -2,14 +2,17 @@
 
 from .dit import SHARDING as DIT_SHARDING
 from .dit import dit, pixel_transformer
+from .edm2 import SHARDING as EDM2_SHARDING
+from .edm2 import edm2
 from .functional import functional as functional
 from .mlp import mlp
 from .unet import SHARDING as UNET_SHARDING
 from .unet import unet
 
-NETS = {"unet": unet, "dit": dit, "pixel_transformer": pixel_transformer, "mlp": mlp}
+NETS = {"unet": unet, "edm2": edm2, "dit": dit, "pixel_transformer": pixel_transformer, "mlp": mlp}
 SPLITS = {
     "unet": UNET_SHARDING,
+    "edm2": EDM2_SHARDING,
     "dit": DIT_SHARDING,
     "pixel_transformer": DIT_SHARDING,
 }  # what of a net is split over the mesh's `tensor`: rows for training/sharding.py

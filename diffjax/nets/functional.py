@@ -3,6 +3,9 @@
 Modules are convenient to write; everything outside this room sees only `Net(init, apply)`.  A network from elsewhere
 (Linen, Equinox, by hand) needs no adapter: it is two lambdas.  `nnx.merge` pairs leaves by position and checks neither
 names nor shapes, so `apply` compares the whole tree first, while tracing, at no cost to the compiled program.
+
+A layer whose parameter is held to a constraint says so where it makes it, nnx.Param(value, project=function), and
+`Net.project` applies these functions to the whole tree.
 """
 
 from collections.abc import Callable
@@ -22,6 +25,7 @@ def functional(module: Callable[[nnx.Rngs], nnx.Module]) -> Net:
     """
     graph, state = nnx.split(nnx.eval_shape(lambda: module(nnx.Rngs(0))))
     expected = nnx.to_pure_dict(state)
+    constraints = [variable.get_metadata().get("project") for _, variable in nnx.to_flat_state(state)]
 
     def init(key):
         return nnx.to_pure_dict(nnx.state(module(nnx.Rngs(params=key)), nnx.Param))
@@ -30,7 +34,13 @@ def functional(module: Callable[[nnx.Rngs], nnx.Module]) -> Net:
         require_same(expected, params)
         return nnx.merge(graph, params)(x, level, cond, key=key)
 
-    return Net(init, apply)
+    def project(params):
+        require_same(expected, params)
+        leaves, tree = jax.tree.flatten(params)
+        held = [f(leaf) if f else leaf for f, leaf in zip(constraints, leaves, strict=True)]
+        return jax.tree.unflatten(tree, held)
+
+    return Net(init, apply, project)
 
 
 def require_same(expected: Any, got: Any) -> None:

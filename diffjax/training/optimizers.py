@@ -1,6 +1,6 @@
 """Optimizers: an optax chain of clipping, the rule itself, and a learning rate with warm-up.
 
-learning rate at step k:   peak * min(1, (k + 1) / warmup) * decay(k)    decay: constant, cosine, inverse square root
+learning rate at step k:   peak * min(1, (k + 1) / warmup) * decay(k)    decay: constant, cosine, inverse_sqrt
 """
 
 from typing import Any
@@ -20,7 +20,14 @@ def cosine(steps: int) -> optax.Schedule:
     return lambda k: 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(k / steps, 1.0)))
 
 
-DECAYS = {"constant": constant, "cosine": cosine}
+def inverse_sqrt(steps: int, *, after: int = 70_000) -> optax.Schedule:
+    """1 for `after` steps, then the root of after / k, however long the run (Karras et al. 2024, eq. 67)."""
+    if after < 1:
+        raise ValueError(f"after must be at least 1 step; got {after}")
+    return lambda k: 1 / jnp.sqrt(jnp.maximum(k / after, 1.0))
+
+
+DECAYS = {"constant": constant, "cosine": cosine, "inverse_sqrt": inverse_sqrt}
 
 
 def warmed(peak: float, *, warmup: int, decay: optax.Schedule) -> optax.Schedule:

@@ -16,6 +16,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
+from diffjax.diffusion.types import unconstrained
+
 from .ema import Average
 from .sharding import ROWS, Overrides, batch_sharding, on_host, replicated, state_sharding
 
@@ -49,12 +51,14 @@ def initial(init: Callable, optimizer: optax.GradientTransformation, average: Av
 
 
 def make_step(
-    draw: Callable, loss: Callable, optimizer: optax.GradientTransformation, average: Average, *, parts: int = 1
-) -> Callable:
+    draw: Callable, loss: Callable, optimizer: optax.GradientTransformation, average: Average, *, parts: int = 1,
+    project: Callable = unconstrained,
+) -> Callable:  # fmt: skip
     """(State, batch) -> (State, metrics), the gradient summed over so many parts of the batch, one after another.
 
     draw: (key, batch) -> rows, the batch and whatever is random, each [B, ...], the times t [B] among them; loss:
-    (params, rows) -> [B].  Metrics: loss and grad_norm, scalars, and by_level [2, LEVELS].
+    (params, rows) -> [B]; project: params -> params, after every update (types.Net).  Metrics: loss and grad_norm,
+    scalars, and by_level [2, LEVELS].
     """
 
     def objective(params, rows):
@@ -65,7 +69,7 @@ def make_step(
         rows = draw(jax.random.fold_in(state.key, state.step), batch)
         (value, parted), grads = _gradient(objective, state.params, rows, parts, place)
         updates, opt = optimizer.update(grads, place.near(state.opt), state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = project(optax.apply_updates(state.params, updates))
         metrics = {"loss": value, "grad_norm": optax.tree.norm(grads), "by_level": parted}
         return State(
             state.step + 1, params, average.update(state.ema, params, state.step), place.far(opt), state.key

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from diffjax.diffusion.types import Net
 from diffjax.nets.functional import functional
 
 
@@ -66,6 +67,33 @@ def test_refused_even_where_all_leaves_would_pair_up():
     params["links"] = dict(enumerate(params["links"].values(), start=1))
     with pytest.raises(ValueError, match="links/0/"):
         NET.apply(params, X, LEVEL)
+
+
+class Held(nnx.Module):
+    """Twelve numbers, every third of which is to be at least its own place."""
+
+    def __init__(self, rngs):
+        def constraint(i):
+            return {} if i % 3 else {"project": lambda value: jnp.maximum(value, i)}
+
+        self.numbers = nnx.List([nnx.Param(jnp.zeros(1), **constraint(i)) for i in range(12)])
+
+    def __call__(self, x, level, cond=None, *, key=None):
+        return x
+
+
+def test_project_is_what_the_parameters_were_made_with():
+    net = functional(Held)
+    numbers = jax.jit(net.project)({"numbers": {i: jnp.ones(1) for i in range(12)}})["numbers"]
+    assert [float(numbers[i][0]) for i in range(12)] == [1, 1, 1, 3, 1, 1, 6, 1, 1, 9, 1, 1]
+    with pytest.raises(ValueError, match="numbers/3' .* is absent"):
+        net.project({"numbers": {i: jnp.ones(1) for i in range(12) if i != 3}})
+
+
+def test_without_constraints_project_changes_nothing():
+    params = edited()
+    assert all(a is b for a, b in zip(*map(jax.tree.leaves, (NET.project(params), params)), strict=True))
+    assert Net(NET.init, NET.apply).project(params) is params
 
 
 def test_init_compiles_and_matches_its_abstract_self():

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from diffjax.training.optimizers import DECAYS, OPTIMIZERS, clipped, constant, cosine, decayed, warmed
+from diffjax.training.optimizers import DECAYS, OPTIMIZERS, clipped, constant, cosine, decayed, inverse_sqrt, warmed
 
 
 @pytest.mark.parametrize("name", DECAYS)
@@ -20,6 +20,12 @@ def test_decays_start_at_one_and_never_rise(name):
 @pytest.mark.parametrize("k, value", [(0, 1), (25, 0.5 + math.sqrt(0.125)), (50, 0.5), (100, 0), (500, 0)])
 def test_cosine(k, value):
     assert float(cosine(100)(jnp.int32(k))) == pytest.approx(value, abs=1e-6)
+
+
+@pytest.mark.parametrize("k, value", [(0, 1), (100, 1), (200, 0.5**0.5), (400, 0.5), (10_000, 0.1)])
+def test_inverse_square_root(k, value):
+    """Karras et al. 2024, eq. 67: 1 / sqrt(max(k / after, 1))."""
+    assert float(inverse_sqrt(9, after=100)(jnp.int32(k))) == pytest.approx(value, abs=1e-6)
 
 
 @pytest.mark.parametrize("k, value", [(0, 0.05), (1, 0.1), (3, 0.2), (4, 0.2), (100, 0.2)])

@@ -81,9 +81,14 @@ def mesh_of(data, fsdp, tensor=1):
     return make_mesh(fsdp, tensor, jax.devices()[: data * fsdp * tensor])
 
 
-def compiled(loss, params, mesh, parts=1, offload=False):
+def unit(params):
+    """Every column of the kernel of length 1; the rest is free."""
+    return params | {"kernel": params["kernel"] / jnp.linalg.norm(params["kernel"], axis=0, keepdims=True)}
+
+
+def compiled(loss, params, mesh, parts=1, offload=False, project=lambda params: params):
     init = lambda key: initial(lambda _: params, OPTIMIZER, AVERAGE, key)  # noqa: E731
-    step = make_step(draw, loss, OPTIMIZER, AVERAGE, parts=parts)
+    step = make_step(draw, loss, OPTIMIZER, AVERAGE, parts=parts, project=project)
     return compile_step(step, init, mesh, overrides=SPLITS["unet"], offload=offload)
 
 
@@ -219,9 +224,25 @@ def test_the_state_is_born_where_it_is_restored_to(monkeypatch):
     assert bits(states[1, 1]) == bits(sharded)  # the draw does not depend on the devices
 
 
-def test_continuing_after_k_steps_changes_no_bit():
+def test_params_are_put_back_after_every_update():
+    """The step with a projection is the step without, projected; the averages see what was projected."""
+    batch = {name: jnp.asarray(rows) for name, rows in next(batches(1, (8,))).items()}
+    before = initial(lambda _: LINEAR, OPTIMIZER, AVERAGE, jax.random.key(0))
+    free, held = (
+        jax.jit(make_step(draw, linear, OPTIMIZER, AVERAGE, **options))(before, batch)[0]
+        for options in ({}, {"project": unit})
+    )
+    lengths = [jnp.linalg.norm(state.params["kernel"], axis=0) for state in (free, held)]
+    assert jnp.abs(lengths[0] - 1).min() > 1e-2 and jnp.abs(lengths[1] - 1).max() < 1e-6
+    average = AVERAGE.update(before.ema, unit(free.params), before.step)
+    for got, wanted in ((held.params, unit(free.params)), (held.ema, average), (held.opt, free.opt)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), got, wanted)
+
+
+@pytest.mark.parametrize("project", [lambda params: params, unit], ids=["free", "projected"])
+def test_continuing_after_k_steps_changes_no_bit(project):
     mesh = make_mesh(2)
-    init, step, target = compiled(linear, LINEAR, mesh)
+    init, step, target = compiled(linear, LINEAR, mesh, project=project)
 
     def advance(state, first, n):
         for batch in batches(n, (8,), first):
