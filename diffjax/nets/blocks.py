@@ -100,8 +100,11 @@ def dropped(x: Float[Array, "B *S"], rate: float, key: Keys | None) -> Float[Arr
     return jnp.where(kept, x / (1 - rate), 0)
 
 
-def _keeps_products(primitive, *_, **__) -> bool:
-    return primitive in (jax.lax.dot_general_p, jax.lax.conv_general_dilated_p)
+def _keeps_products(primitive, *_, **params) -> bool:
+    """Those with parameters, which are as large as x; attention's own, of one batch with another, are as its square."""
+    if primitive is jax.lax.dot_general_p:
+        return not any(params["dimension_numbers"][1])
+    return primitive is jax.lax.conv_general_dilated_p
 
 
 # What the backward pass finds in memory of what is inside a block; the rest is computed again.

@@ -80,10 +80,14 @@ class Embedding(nnx.Module):
         h = self.out(jax.nn.silu(self.hidden(h)))
         return jax.nn.silu(h if self.early else self._joined(h, cond))
 
+    def of_label(self, cond, rows: int) -> Float[Array, "B joined"]:
+        """The row of each label, or of the null class."""
+        return self.label(jnp.asarray(parts(cond).get("label", jnp.full(rows, self.classes))))
+
     def _joined(self, h, cond):
         given = parts(cond)
         if self.classes:
-            h = h + self.label(jnp.asarray(given.get("label", jnp.full(h.shape[:1], self.classes))))
+            h = h + self.of_label(cond, len(h))
         if self.vector and "vector" in given:
             h = h + self.project(jnp.asarray(given["vector"], self.dtype))
         return h
