@@ -9,13 +9,13 @@ import numpy as np
 
 from diffjax.errors import InputError
 
-from . import msgpack, npz, pickles, safetensors
+from . import flax, npz, pickles, safetensors
 
 READERS = {
     ".safetensors.index.json": safetensors.read_sharded,
     ".safetensors": safetensors.read,
     ".npz": npz.read,
-    ".msgpack": msgpack.read,
+    ".msgpack": flax.read,
     ".pt": pickles.read,
     ".pth": pickles.read,
     ".bin": pickles.read,

@@ -6,7 +6,7 @@ A `Form` makes one array of ours from some of theirs, and back.  A `Kind` says i
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,9 +17,11 @@ class Form(NamedTuple):
     ours: Callable[[list[np.ndarray], Shape], np.ndarray]  # (theirs, the shape of ours) -> ours
     theirs: Callable[[np.ndarray], list[np.ndarray]]
     plain: bool = True  # whether a module with it answers as theirs does
+    depth: int = 1  # how many modules there are one stack of blocks here
 
 
-Kind = Mapping[str, tuple[str, Form]]  # our parameter -> (theirs, how): {"kernel": ("weight", linear)}
+# our parameter -> (theirs, or several of theirs, and how): {"kernel": ("weight", linear)}
+Kind = Mapping[str, tuple[str | tuple[str, ...], Form]]
 
 
 def _one(ours: Callable[[np.ndarray, Shape], np.ndarray], theirs: Callable[[np.ndarray], np.ndarray]) -> Form:
@@ -71,13 +73,24 @@ def by_head(heads: int, *, last: bool = False) -> Callable[[int], np.ndarray]:
     return order
 
 
-def joined(form: Form, parts: int) -> Form:
+def joined(form: Form, parts: int, axis: int = 0) -> Form:
     """Several layers there, as q, k and v, that are one here: their outputs one after another."""
     return Form(
-        lambda arrays, shape: form.ours([np.concatenate(arrays)], shape),
-        lambda array: np.split(form.theirs(array)[0], parts),
+        lambda arrays, shape: form.ours([np.concatenate(arrays, axis)], shape),
+        lambda array: np.split(form.theirs(array)[0], parts, axis),
         plain=False,
     )
+
+
+def repeated(form: Form, times: int) -> Form:
+    """Equal layers there that are one here."""
+
+    def ours(arrays, shape):
+        if any(not np.array_equal(array, arrays[0]) for array in arrays):
+            raise ValueError("the layers that are one layer here are not equal there")
+        return form.ours(arrays[:1], shape)
+
+    return Form(ours, lambda array: form.theirs(array) * times, form.plain)
 
 
 def stacked(form: Form, depth: int) -> Form:
@@ -87,7 +100,7 @@ def stacked(form: Form, depth: int) -> Form:
         each = len(arrays) // depth
         return np.stack([form.ours(arrays[i * each : (i + 1) * each], shape[1:]) for i in range(depth)])
 
-    return Form(ours, lambda array: [part for layer in array for part in form.theirs(layer)], form.plain)
+    return Form(ours, lambda array: [part for layer in array for part in form.theirs(layer)], form.plain, depth)
 
 
 def with_null(form: Form) -> Form:
@@ -104,6 +117,15 @@ def with_null(form: Form) -> Form:
     )
 
 
+def transposed(form: Form) -> Form:
+    """A form of matrices that stand on their sides there."""
+    return Form(
+        lambda arrays, shape: form.ours([array.T for array in arrays], shape),
+        lambda array: [part.T for part in form.theirs(array)],
+        plain=False,
+    )
+
+
 def absent() -> Form:
     """What is not there, and therefore zero here."""
 
@@ -115,7 +137,7 @@ def absent() -> Form:
     return Form(lambda arrays, shape: np.zeros(shape, np.float32), theirs, plain=False)
 
 
-def each(kind: Kind, change: Callable[..., Form], *args: int) -> Kind:
+def each(kind: Kind, change: Callable[..., Form], *args: Any) -> Kind:
     """A kind with every form changed alike."""
     return {name: (theirs, change(form, *args)) for name, (theirs, form) in kind.items()}
 

@@ -140,15 +140,16 @@ KNOWN = TABLE | {"torch.storage._load_from_bytes": Call(_of_bytes)}  # a storage
 
 
 def _arrays(tree: Any, prefix: str = "", inside: tuple[int, ...] = ()) -> Iterator[tuple[str, Tensor | Array]]:
-    """The leaves that are arrays; a module's `_parameters`, `_buffers` and `_modules` are no part of their names."""
+    """The leaves that are arrays; those of a module by their names in it."""
     if isinstance(tree, Tensor | Array):
         yield prefix, tree
     if id(tree) in inside:
         return
     if isinstance(tree, Record):
         tree = tree.attributes()
-        groups = [tree.pop(name, None) for name in ("_parameters", "_buffers", "_modules")]
-        tree |= {name: value for group in groups if isinstance(group, dict) for name, value in group.items()}
+        groups = [tree.get(name) for name in ("_parameters", "_buffers", "_modules")]
+        if any(groups):  # a module: what else it knows is no weight
+            tree = {name: value for group in groups if isinstance(group, dict) for name, value in group.items()}
     children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list | tuple) else ()
     for name, value in children:
         if isinstance(name, str | int):

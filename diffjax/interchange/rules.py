@@ -46,9 +46,10 @@ def pair(rows: Iterable[Row], leaves: Leaves) -> list[Pair]:
             many = "several places" if found else "no place"
             raise InputError(f"this layout has {many} for our '{leaf}'; it is of another kind of net than the config's")
         ((row, match),) = found
-        suffix, form = row.kind[name]
+        said, form = row.kind[name]
+        suffixes = (said,) if isinstance(said, str) else said
         modules = _modules(row, [int(group) if group.isdigit() else group for group in match.groups()])
-        pairs.append(Pair(leaf, tuple(f"{module}.{suffix}".strip(".") for module in modules), form))
+        pairs.append(Pair(leaf, tuple(f"{module}.{suffix}" for module in modules for suffix in suffixes), form))
     used = Counter(name for one in pairs for name in one.theirs)
     for name, times in used.items():
         if times > 1:
@@ -82,14 +83,17 @@ def imported(
     ours = {}
     for one in progress(pairs):
         theirs = [arrays[name] for name in one.theirs]
-        wanted = one.form.theirs(np.zeros(leaves[one.ours], np.bool_))
+        wanted = one.form.theirs(np.zeros(leaves[one.ours], np.float32))
         for name, array, like in zip(one.theirs, theirs, wanted, strict=True):
             if array.shape != like.shape:
                 raise InputError(
                     f"'{name}' is {list(array.shape)} in the file and would be {list(like.shape)} for our "
                     f"'{one.ours}' {list(leaves[one.ours])}; change the config's net"
                 )
-        made = one.form.ours([np.asarray(array, np.float32) for array in theirs], leaves[one.ours])
+        try:
+            made = one.form.ours([np.asarray(array, np.float32) for array in theirs], leaves[one.ours])
+        except ValueError as error:
+            raise InputError(f"our '{one.ours}' cannot be made of '{one.theirs[0]}' and its like: {error}") from None
         ours[one.ours] = np.ascontiguousarray(made)
     return ours
 

@@ -42,6 +42,7 @@ def test_torch_save_is_read(tmp_path, zip_format):
 
 def test_a_pickled_module_is_read(tmp_path):
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 2).bfloat16())
+    net[0].scale = np.float64(0.5)  # an attribute, and no weight
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"ema": net}))
     same(pickles.read(tmp_path / "a.pkl"), {f"ema.{name}": tensor for name, tensor in net.state_dict().items()})
 
