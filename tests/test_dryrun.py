@@ -111,6 +111,18 @@ def test_a_unet_over_eight_devices():
     assert 0.9 * layer < max(max(sizes) for sizes in found["collectives"].values()) < 1.01 * layer
 
 
+@pytest.mark.slow
+def test_a_transformer_over_eight_devices():
+    """Of the loop over blocks each turn gathers one: nothing larger than a block's parameters is ever sent."""
+    config = digits.get_config().to_dict() | dict(mesh=dict(fsdp=8, tensor=1))
+    config["net"] = dict(name="dit", width=192, depth=8, heads=3, patch=2)
+    found = diffjax.dry_run(config)
+    total = 4 * found["parameters"] * 4  # parameters, an average, two moments
+    assert sum(found["state_bytes"].values()) < 0.14 * total
+    block = 4 * (18 * 192**2 + 15 * 192)  # film 6, qkv 3, out 1, mlp 8
+    assert 6 / 18 * block < max(max(sizes) for sizes in found["collectives"].values()) <= block
+
+
 def test_a_run_on_a_known_accelerator_reports_its_utilisation(tmp_path, monkeypatch):
     """Counted arithmetic x steps a second / peak of all devices; and what else a line holds."""
     monkeypatch.setitem(ACCELERATORS, "here", ACCELERATORS["v5e"]._replace(kind="cpu", flops=1e12))

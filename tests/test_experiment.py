@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import cifar10, digits, imagenet64, toy_moons
+from configs import cifar10, digits, dit_xl_256, imagenet64, toy_moons
 from diffjax.data import DATASETS
 from diffjax.diffusion.parameterizations import PARAMETERIZATIONS
 from diffjax.diffusion.schedules import SCHEDULES, ends_in_pure_noise
@@ -173,7 +173,10 @@ def test_the_configs_build(module):
     assert experiment.source.size > 1000 and experiment.heldout.size > 100
 
 
-@pytest.mark.parametrize("module, shape, classes", [(cifar10, (32, 32, 3), 10), (imagenet64, (64, 64, 3), 1000)])
+@pytest.mark.parametrize(
+    "module, shape, classes",
+    [(cifar10, (32, 32, 3), 10), (imagenet64, (64, 64, 3), 1000), (dit_xl_256, (32, 32, 4), 1000)],
+)
 def test_the_large_configs_build_on_data_of_their_shape(module, shape, classes, tmp_path):
     """With arrays in place of the data set; and the network is as large as the config says."""
     np.savez(tmp_path / "x.npz", x=np.zeros((4, *shape), np.uint8), label=np.arange(4))

@@ -31,11 +31,12 @@ CHOICES = dict(
     size=SIZES, context=("cross", "prefix"), positions=POSITIONS, attention=ATTENTION, mlp=MLPS, norm=NORMS, remat=REMAT
 )
 
-# What is wide inside a block, by columns (of every head, every half of an MLP) and then by rows; no layer is split off.
+# What is wide inside a block, by columns (of every head, every half of an MLP) and then by rows.
 SHARDING = (
-    (r"(qkv|kv|first)/kernel", (None, None, None, "tensor")),
-    (r"blocks/(\w+/)*q/kernel", (None, None, "tensor")),
-    (r"blocks/(\w+/)*(out|second)/kernel", (None, "tensor", None)),
+    (r"blocks/.*(qkv|kv|first)/kernel", ("scan", None, None, "tensor")),
+    (r"blocks/.*q/kernel", ("scan", None, "tensor")),
+    (r"blocks/.*(out|second)/kernel", ("scan", "tensor", None)),
+    *((r"blocks/.*", ("scan", *(None,) * rest)) for rest in (1, 2, 3)),
 )
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxprs_in_params
 
 COLLECTIVES = "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute"
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
@@ -82,7 +83,17 @@ def memory(compiled: jax.stages.Compiled) -> Mapping[str, int]:
     return {"arguments": plan.argument_size_in_bytes, "temporary": plan.temp_size_in_bytes, "outputs": max(fresh, 0)}
 
 
-def flops(lowered: jax.stages.Lowered) -> float:
-    """Floating-point operations of a whole program, before it is split over devices; one in a loop counts once."""
-    analysis = lowered.cost_analysis()
-    return float(analysis["flops"]) if analysis else float("nan")
+def flops(jaxpr: Any) -> float:
+    """Floating-point operations of a traced program's products and convolutions; a scan counts as often as it runs."""
+    total = 0.0
+    for equation in jaxpr.eqns:
+        name, params, sizes = equation.primitive.name, equation.params, [v.aval.shape for v in equation.invars]
+        if name == "dot_general":
+            ((summed, _), _), out = params["dimension_numbers"], equation.outvars[0].aval
+            total += 2 * out.size * np.prod([sizes[0][axis] for axis in summed])
+        elif name == "conv_general_dilated":
+            kernel, out = sizes[1], equation.outvars[0].aval
+            total += 2 * out.size * np.prod(kernel) / kernel[params["dimension_numbers"].rhs_spec[0]]
+        times = params["length"] if name == "scan" else 1
+        total += times * sum(flops(inner) for inner in jaxprs_in_params(params))
+    return float(total)

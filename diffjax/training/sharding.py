@@ -3,7 +3,8 @@
 The mesh has three axes, `data`, `fsdp` and `tensor`, any of them 1.  Batches are split over data x fsdp.  Parameters,
 their averages, gradients and the optimizer's moments are split over `fsdp` (Rajbhandari et al. 2020, "ZeRO"): each
 array along its largest divisible axis, if it is worth the traffic.  What is split over `tensor` (Shoeybi et al. 2019)
-is said by rows beside the network, (regular expression, axes).  One device is a mesh of one: there is one path.
+is said by rows beside the network, (regular expression, axes); an axis called `scan` there is what a loop runs over,
+and is never split: each turn of the loop would gather the whole.  One device is a mesh of one: there is one path.
 """
 
 import re
@@ -88,10 +89,10 @@ def has_host_memory(mesh: Mesh) -> bool:
 
 def _spec(shape: tuple[int, ...], parts: dict[str, int], given: tuple[str | None, ...]) -> P:
     split: list[str | None] = [
-        axis if axis and parts[axis] > 1 and size % parts[axis] == 0 else None
+        axis if axis and parts.get(axis, 1) > 1 and size % parts[axis] == 0 else None
         for axis, size in zip(given, shape, strict=True)
     ]
-    free = [i for i, size in enumerate(shape) if not split[i] and size % parts["fsdp"] == 0]
+    free = [i for i, size in enumerate(shape) if not split[i] and given[i] != "scan" and size % parts["fsdp"] == 0]
     if parts["fsdp"] > 1 and free and np.prod(shape) >= SMALLEST_SPLIT and "fsdp" not in split:
         split[max(free, key=lambda i: shape[i])] = "fsdp"
     while split and not split[-1]:

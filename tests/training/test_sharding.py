@@ -91,6 +91,12 @@ def test_what_is_split_over_tensor_is_said_by_rows():
     assert state_sharding(make_mesh(2, 2), odd, rows)["qkv"]["kernel"].spec == P("fsdp")
 
 
+def test_what_a_loop_runs_over_is_not_split():
+    tree = {"blocks": {"kernel": jax.ShapeDtypeStruct((1024, 64, 127), jnp.float32)}}
+    place = lambda rows: state_sharding(make_mesh(4), tree, rows)["blocks"]["kernel"].spec  # noqa: E731
+    assert place(()) == P("fsdp") and place(((r"blocks/.*", ("scan", None, None)),)) == P(None, "fsdp")
+
+
 @pytest.mark.parametrize(
     "shape, spec",
     [
