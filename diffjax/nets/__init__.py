@@ -3,7 +3,8 @@
 from .functional import functional as functional
 from .mlp import mlp
 from .unet import SHARDING as UNET_SHARDING
-from .unet import unet
+from .unet import adm, ddpm, ddpmpp, ncsnpp, unet
 
-NETS = {"unet": unet, "mlp": mlp}
-SPLITS = {"unet": UNET_SHARDING}  # what of a net is split over the mesh's `tensor`: rows for training/sharding.py
+CONVOLUTIONAL = {"unet": unet, "ddpm": ddpm, "adm": adm, "ddpmpp": ddpmpp, "ncsnpp": ncsnpp}
+NETS = CONVOLUTIONAL | {"mlp": mlp}
+SPLITS = dict.fromkeys(CONVOLUTIONAL, UNET_SHARDING)  # over the mesh's `tensor`: rows for training/sharding.py
