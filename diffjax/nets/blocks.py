@@ -24,7 +24,7 @@ ZEROS, LECUN_NORMAL = nnx.initializers.zeros_init(), nnx.initializers.lecun_norm
 
 
 def conv(inputs: int, outputs: int, *, rank: int = 2, size: int = 3, dtype, rngs: nnx.Rngs, zero: bool = False):
-    """A convolution with a kernel of `size` along each of `rank` axes that keeps theirs; `zero` starts it at nothing."""
+    """A convolution over `rank` axes, `size` long along each, that keeps their lengths; `zero` starts it at nothing."""
     init = ZEROS if zero else LECUN_NORMAL
     return nnx.Conv(inputs, outputs, (size,) * rank, kernel_init=init, dtype=dtype, rngs=rngs)
 

@@ -59,8 +59,8 @@ class GroupNorm(nnx.Module):
     def __init__(self, channels: int, *, rngs: nnx.Rngs, groups: int = 32, least: int = 4, eps: float = 1e-5):
         most = min(groups, max(channels // least, 1))
         self.groups, self.eps = next(g for g in range(most, 0, -1) if channels % g == 0), eps
-        self.scale = nnx.Param(jnp.ones(channels))
-        self.bias = nnx.Param(jnp.zeros(channels))
+        self.scale = nnx.Param(jnp.ones(channels, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
 
     def __call__(
         self, x: Float[Array, "B *S C"], film: Float[Array, "B twoC"] | None = None, *, silu: bool = False

@@ -78,12 +78,11 @@ class ResidualInput(nnx.Module):
     def __call__(self, x: Array, side: Array) -> tuple[Array, Array]:
         rank, reach = x.ndim - 2, len(self.taps) // 2
         axes = "DHW"[-rank:]
+        layout = f"N{axes}C", f"{axes}IO", f"N{axes}C"
         # The convolution and the filter see beyond the edge together: one strided convolution, with zeros outside.
         kernel = filtered(self.conv.kernel[...], self.taps).astype(x.dtype)
-        side = lax.conv_general_dilated(
-            side, kernel, (2,) * rank, [(reach, reach)] * rank, dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C")
-        )
-        bias = self.conv.bias[...].astype(x.dtype)
+        side = lax.conv_general_dilated(side, kernel, (2,) * rank, [(reach, reach)] * rank, dimension_numbers=layout)
+        bias = self.conv.bias[...].astype(x.dtype)  # pyright: ignore[reportOptionalSubscript]
         x = (x + side + jnp.expand_dims(bias, tuple(range(rank + 1)))) * self.scale
         return x, x
 

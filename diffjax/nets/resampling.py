@@ -6,7 +6,9 @@
 Taps (1, 1) are the mean of neighbours and their repetition; (1, 3, 3, 1) are those of Song et al. 2021, appendix H.1.
 """
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
+from functools import reduce
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +23,7 @@ def halve(x: Float[Array, "B *S C"], taps: Sequence[float] = NEAREST) -> Float[A
     f, p = _filter(taps)
     for axis in range(1, x.ndim - 1):
         n, wide = x.shape[axis], _padded(x, axis, p)
-        x = sum(f[j] * lax.slice_in_dim(wide, j, j + n - 1, 2, axis) for j in range(len(f)))
+        x = _sum(f[j] * lax.slice_in_dim(wide, j, j + n - 1, 2, axis) for j in range(len(f)))
     return x
 
 
@@ -33,7 +35,8 @@ def double(x: Float[Array, "B *S C"], taps: Sequence[float] = NEAREST) -> Float[
         n, wide = x.shape[axis], _padded(x, axis, reach)
         near = [lax.slice_in_dim(wide, i, i + n, 1, axis) for i in range(2 * reach + 1)]
         # Position 2i + o of the answer takes x_{i + (p + o - j) / 2} wherever that is a whole number.
-        even, odd = (sum(2 * f[j] * near[reach + (p + o - j) // 2] for j in range((p + o) % 2, len(f), 2)) for o in (0, 1))
+        taken = [[(2 * f[j], (p + o - j) // 2) for j in range((p + o) % 2, len(f), 2)] for o in (0, 1)]
+        even, odd = (_sum(tap * near[reach + at] for tap, at in some) for some in taken)
         x = jnp.stack([even, odd], axis + 1).reshape(*x.shape[:axis], 2 * n, *x.shape[axis + 1 :])
     return x
 
@@ -42,7 +45,7 @@ def filtered(kernel: Float[Array, "*K I O"], taps: Sequence[float]) -> Float[Arr
     """The kernel whose convolution at stride 2 is that of `kernel` followed by `halve`, where x goes on as zero."""
     f, _ = _filter(taps)
     for axis in range(kernel.ndim - 2):
-        kernel = sum(f[j] * _padded(kernel, axis, j, len(f) - 1 - j) for j in range(len(f)))
+        kernel = _sum(f[j] * _padded(kernel, axis, j, len(f) - 1 - j) for j in range(len(f)))
     return kernel
 
 
@@ -55,6 +58,10 @@ def check(taps: Sequence[float]) -> None:
 def _filter(taps):
     """The taps with the sum 1, and how many of them lie before a pair of positions."""
     return (np.asarray(taps) / np.sum(taps)).tolist(), len(taps) // 2 - 1
+
+
+def _sum(terms: Iterable[Array]) -> Array:
+    return reduce(operator.add, terms)
 
 
 def _padded(x, axis, before, after=None):

@@ -42,7 +42,7 @@ class Level(nnx.Module):
 
     def __init__(
         self, inputs: list[int], outputs: int, design: Design, *, attends: Collection[int], rank: int, rngs: nnx.Rngs,
-        resample: nnx.Module | None = None, beside: nnx.Module | None = None,
+        resample: Any = None, beside: Any = None,
     ):  # fmt: skip
         self.blocks = nnx.List([ResBlock(n, outputs, design, rank=rank, rngs=rngs) for n in inputs])
         self.attention = nnx.List([Attention(outputs, design, rngs=rngs) for _ in attends])
@@ -67,7 +67,7 @@ class UNet(nnx.Module):
 
     def __init__(self, shape: tuple[int, ...], classes: int, design: Design, *, rngs: nnx.Rngs):
         self.design, rank, channels = design, len(shape) - 1, shape[-1]
-        place = dict(rank=rank, rngs=rngs)
+        place: dict[str, Any] = dict(rank=rank, rngs=rngs)
         self.embed = Embedding(
             design.embedding_width * design.width, classes, vector=design.vector,
             channels=design.feature_width * design.width, features=design.features, options=dict(design.frequencies),

@@ -15,6 +15,10 @@ from diffjax.nets.functional import functional
 
 SMALL = {
     "unet": dict(width=8, multipliers=(1, 2), blocks=1, attention=(4,), head_width=8),
+    "ddpm": dict(width=8, multipliers=(1, 2), blocks=1, attention=(4,), groups=2),
+    "adm": dict(width=8, multipliers=(1, 2), blocks=1, attention=(4,), groups=2, head_width=8),
+    "ddpmpp": dict(width=8, multipliers=(1, 2), blocks=1, attention=(4,)),
+    "ncsnpp": dict(width=8, multipliers=(1, 2), blocks=1, attention=(4,)),
     "mlp": dict(width=16, depth=2),
 }
 
