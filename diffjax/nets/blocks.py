@@ -23,10 +23,22 @@ from .group_norm import GroupNorm
 ZEROS, LECUN_NORMAL = nnx.initializers.zeros_init(), nnx.initializers.lecun_normal()
 
 
-def conv(inputs: int, outputs: int, *, rank: int = 2, size: int = 3, dtype, rngs: nnx.Rngs, zero: bool = False):
-    """A convolution over `rank` axes, `size` long along each, that keeps their lengths; `zero` starts it at nothing."""
+def conv(inputs: int, outputs: int, *, rank: int = 2, dtype, rngs: nnx.Rngs, zero: bool = False) -> nnx.Conv:
+    """A convolution over `rank` axes, three long along each, that keeps their lengths; `zero` starts it at nothing."""
     init = ZEROS if zero else LECUN_NORMAL
-    return nnx.Conv(inputs, outputs, (size,) * rank, kernel_init=init, dtype=dtype, rngs=rngs)
+    return nnx.Conv(inputs, outputs, (3,) * rank, kernel_init=init, dtype=dtype, rngs=rngs)
+
+
+class Pointwise(nnx.Conv):
+    """A convolution of length one, computed as a product: its gradient as a convolution is slow on CPUs."""
+
+    def __init__(self, inputs: int, outputs: int, *, rank: int, dtype, rngs: nnx.Rngs):
+        super().__init__(inputs, outputs, (1,) * rank, kernel_init=LECUN_NORMAL, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x):  # type: ignore[override]
+        kernel = self.kernel[...].astype(x.dtype)
+        bias = self.bias[...].astype(x.dtype)  # pyright: ignore[reportOptionalSubscript]
+        return x @ kernel.reshape(kernel.shape[-2:]) + jnp.expand_dims(bias, tuple(range(x.ndim - 1)))
 
 
 def normed(channels: int, design: Design, *, rngs: nnx.Rngs) -> GroupNorm:
@@ -63,7 +75,7 @@ class ResBlock(nnx.Module):
         self.norm2, self.conv2 = normed(outputs, design, rngs=rngs), make(outputs, outputs, zero=True)
         self.dropout, self.scale, self.resample = design.dropout, design.residual_scale, resample
         projected = inputs != outputs or (resample is not None and design.project)
-        self.skip = make(inputs, outputs, size=1) if projected else None
+        self.skip = Pointwise(inputs, outputs, rank=rank, dtype=design.dtype, rngs=rngs) if projected else None
 
     def __call__(self, x, emb, key=None):
         h = self.norm1(x, silu=True)
@@ -84,9 +96,9 @@ class Attention(nnx.Module):
         self.out = nnx.Linear(channels, channels, kernel_init=ZEROS, dtype=design.dtype, rngs=rngs)
 
     def __call__(self, x):
-        qkv = self.qkv(self.norm(x)).reshape(len(x), -1, 3, self.heads, x.shape[-1] // self.heads)
-        h = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
-        return (x + self.out(h.reshape(x.shape))) * self.scale
+        split = (len(x), -1, self.heads, x.shape[-1] // self.heads)
+        q, k, v = (part.reshape(split) for part in jnp.split(self.qkv(self.norm(x)), 3, axis=-1))
+        return (x + self.out(attend(q, k, v).reshape(x.shape))) * self.scale
 
 
 class CrossAttention(nnx.Module):

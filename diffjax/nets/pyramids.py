@@ -16,7 +16,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array
 
-from .blocks import LECUN_NORMAL, ResBlock, conv, normed
+from .blocks import LECUN_NORMAL, Pointwise, ResBlock, conv, normed
 from .design import Design
 from .resampling import double, filtered, halve
 
@@ -61,7 +61,7 @@ class SkipInput(nnx.Module):
 
     def __init__(self, side: int, channels: int, design: Design, *, rank: int, rngs: nnx.Rngs):
         self.taps, self.gives = design.taps, side
-        self.conv = conv(side, channels, rank=rank, size=1, dtype=design.dtype, rngs=rngs)
+        self.conv = Pointwise(side, channels, rank=rank, dtype=design.dtype, rngs=rngs)
 
     def __call__(self, x: Array, side: Array) -> tuple[Array, Array]:
         side = halve(side, self.taps)

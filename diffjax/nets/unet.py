@@ -20,7 +20,7 @@ from jaxtyping import Array
 from .blocks import ENTRIES, REMAT, Attention, CrossAttention, ResBlock, conv, folded, normed, remat
 from .conditions import parts
 from .design import Design
-from .embeddings import Embedding
+from .embeddings import FEATURES, Embedding
 from .pyramids import DECODERS, ENCODERS, RESAMPLE
 from .resampling import check, double
 
@@ -165,7 +165,7 @@ def _up(answers: int, widths: list[int], attends: list[bool], skips: list[int], 
 
 
 def _checked(shape: tuple[int, ...], design: Design) -> Design:
-    """The design with what it names looked up.  Raises ValueError for what cannot be built."""
+    """The design with what it names looked up.  Raises ValueError, or TypeError, for what cannot be built."""
     if len(shape) not in (2, 3, 4):
         raise ValueError(
             f"it needs data of shape (L, C), (H, W, C) or (D, H, W, C); got {shape}; for points use net 'mlp'"
@@ -187,6 +187,8 @@ def _checked(shape: tuple[int, ...], design: Design) -> Design:
             f"must be divisible by {stride}; resize the data or shorten net.multipliers"
         )
     check(d.taps)
+    if d.features in FEATURES:
+        inspect.signature(FEATURES[d.features]).bind(None, None, **d.frequencies)
     if tuple(d.padding) not in ((0, 1), (1, 0), (1, 1)):
         raise ValueError(f"padding must be (0, 1), (1, 0) or (1, 1), to halve an even size; got {d.padding}")
     return d._replace(dtype=jnp.dtype(d.dtype), taps=tuple(d.taps))
