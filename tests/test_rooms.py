@@ -20,6 +20,7 @@ ARROWS = {
     "training": {"diffusion"},
     "evaluation": {"diffusion"},
     "testbed": {"diffusion", "evaluation"},
+    "interchange": set(),
 }
 MATHEMATICS = {"jax", "numpy", "jaxtyping"}
 

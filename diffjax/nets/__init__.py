@@ -7,12 +7,12 @@ from .edm2 import edm2
 from .functional import functional as functional
 from .mlp import mlp
 from .unet import SHARDING as UNET_SHARDING
-from .unet import unet
+from .unet import adm, ddpm, ddpmpp, ncsnpp, unet
 
-NETS = {"unet": unet, "edm2": edm2, "dit": dit, "pixel_transformer": pixel_transformer, "mlp": mlp}
-SPLITS = {
-    "unet": UNET_SHARDING,
-    "edm2": EDM2_SHARDING,
-    "dit": DIT_SHARDING,
-    "pixel_transformer": DIT_SHARDING,
-}  # what of a net is split over the mesh's `tensor`: rows for training/sharding.py
+CONVOLUTIONAL = {"unet": unet, "ddpm": ddpm, "adm": adm, "ddpmpp": ddpmpp, "ncsnpp": ncsnpp}
+TRANSFORMERS = {"dit": dit, "pixel_transformer": pixel_transformer}
+NETS = CONVOLUTIONAL | {"edm2": edm2} | TRANSFORMERS | {"mlp": mlp}
+# What of a net is split over the mesh's `tensor`: rows for training/sharding.py.
+SPLITS = (
+    dict.fromkeys(CONVOLUTIONAL, UNET_SHARDING) | {"edm2": EDM2_SHARDING} | dict.fromkeys(TRANSFORMERS, DIT_SHARDING)
+)

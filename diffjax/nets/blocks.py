@@ -1,89 +1,133 @@
-"""The pieces of convolutional networks, channels last: group norm with FiLM, residual block, attention, resampling.
+"""The pieces of convolutional networks, channels last, any rank: residual block, self- and cross-attention, remat.
 
-The embedding enters every residual block by FiLM (Perez et al. 2018; Dhariwal & Nichol 2021, "adaptive group norm"):
-norm(h) (1 + scale) + shift, with scale and shift linear in the embedding.
+The embedding e of the level enters a residual block at its second norm, by a row of ENTRIES:
+
+    film    norm(h) (1 + s) + t,  [s, t] linear in e      Perez et al. 2018; Dhariwal & Nichol 2021
+    add     norm(h + t),  t linear in e                   Ho et al. 2020
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from diffjax.diffusion.types import Keys, fold
 
 from .attention import attend
+from .design import Design
+from .group_norm import GroupNorm
 
 ZEROS, LECUN_NORMAL = nnx.initializers.zeros_init(), nnx.initializers.lecun_normal()
 
 
-def conv(
-    inputs: int, outputs: int, *, size: int = 3, stride: int = 1, dtype, rngs: nnx.Rngs, zero: bool = False
-) -> nnx.Conv:
-    """A square convolution that keeps the picture's size (over its stride); `zero` starts it at nothing."""
+def conv(inputs: int, outputs: int, *, rank: int = 2, dtype, rngs: nnx.Rngs, zero: bool = False) -> nnx.Conv:
+    """A convolution over `rank` axes, three long along each, that keeps their lengths; `zero` starts it at nothing."""
     init = ZEROS if zero else LECUN_NORMAL
-    return nnx.Conv(inputs, outputs, (size, size), strides=stride, kernel_init=init, dtype=dtype, rngs=rngs)
+    return nnx.Conv(inputs, outputs, (3,) * rank, kernel_init=init, dtype=dtype, rngs=rngs)
 
 
-class GroupNorm(nnx.Module):
-    """Group normalisation (Wu & He 2018) and FiLM folded into one multiply-add per element, in float32."""
+class Pointwise(nnx.Conv):
+    """A convolution of length one, computed as a product: its gradient as a convolution is slow on CPUs."""
 
-    def __init__(self, channels: int, *, rngs: nnx.Rngs, eps: float = 1e-5):
-        self.groups, self.eps = _groups(channels), eps
-        self.scale = nnx.Param(jnp.ones(channels))
-        self.bias = nnx.Param(jnp.zeros(channels))
+    def __init__(self, inputs: int, outputs: int, *, rank: int, dtype, rngs: nnx.Rngs):
+        super().__init__(inputs, outputs, (1,) * rank, kernel_init=LECUN_NORMAL, dtype=dtype, rngs=rngs)
 
-    def __call__(
-        self, x: Float[Array, "B H W C"], film: Float[Array, "B twoC"] | None = None
-    ) -> Float[Array, "B H W C"]:
-        batch, channels = x.shape[0], x.shape[-1]
-        x32 = x.astype(jnp.float32)
-        moments = jnp.stack([x32.mean((1, 2)), jnp.square(x32).mean((1, 2))])  # [2, B, C]
-        grouped = moments.reshape(2, batch, self.groups, -1).mean(-1, keepdims=True)
-        mean = jnp.broadcast_to(grouped[0], (batch, self.groups, channels // self.groups)).reshape(batch, channels)
-        rstd = jax.lax.rsqrt(jnp.maximum(grouped[1] - grouped[0] ** 2, 0) + self.eps)
-        rstd = jnp.broadcast_to(rstd, (batch, self.groups, channels // self.groups)).reshape(batch, channels)
-        gain = rstd * self.scale[None, :]
-        shift = self.bias[None, :] - mean * gain
-        if film is not None:
-            more, offset = jnp.split(film.astype(jnp.float32), 2, axis=-1)
-            gain, shift = gain * (1 + more), shift * (1 + more) + offset
-        return (x32 * gain[:, None, None, :] + shift[:, None, None, :]).astype(x.dtype)
+    def __call__(self, x):  # type: ignore[override]
+        kernel = self.kernel[...].astype(x.dtype)
+        bias = self.bias[...].astype(x.dtype)  # pyright: ignore[reportOptionalSubscript]
+        return x @ kernel.reshape(kernel.shape[-2:]) + jnp.expand_dims(bias, tuple(range(x.ndim - 1)))
+
+
+def normed(channels: int, design: Design, *, rngs: nnx.Rngs) -> GroupNorm:
+    """The design's norm of so many channels."""
+    return GroupNorm(channels, groups=design.groups, least=design.group_width, eps=design.eps, rngs=rngs)
+
+
+def film(norm: GroupNorm, h: Float[Array, "B *S C"], e: Float[Array, "B twoC"]) -> Float[Array, "B *S C"]:
+    """silu(norm(h) (1 + s) + t)."""
+    return norm(h, e, silu=True)
+
+
+def add(norm: GroupNorm, h: Float[Array, "B *S C"], e: Float[Array, "B C"]) -> Float[Array, "B *S C"]:
+    """silu(norm(h + t))."""
+    return norm(h + jnp.expand_dims(e, tuple(range(1, h.ndim - 1))), silu=True)
+
+
+ENTRIES = {"film": (film, 2), "add": (add, 1)}  # and how many numbers of e a channel takes
 
 
 class ResBlock(nnx.Module):
-    """norm, silu, conv, norm with FiLM, silu, dropout, conv; plus the input."""
+    """norm, silu, (resample,) conv, norm with the embedding, silu, dropout, conv; plus the input, resampled alike."""
 
-    def __init__(self, inputs: int, outputs: int, *, embedding: int, dropout: float, dtype, rngs: nnx.Rngs):
-        make = partial(conv, dtype=dtype, rngs=rngs)
-        self.norm1, self.conv1 = GroupNorm(inputs, rngs=rngs), make(inputs, outputs)
-        self.film = nnx.Linear(embedding, 2 * outputs, kernel_init=ZEROS, dtype=dtype, rngs=rngs)
-        self.norm2, self.conv2 = GroupNorm(outputs, rngs=rngs), make(outputs, outputs, zero=True)
-        self.dropout = dropout
-        self.skip = make(inputs, outputs, size=1) if inputs != outputs else None
+    def __init__(
+        self, inputs: int, outputs: int, design: Design, *, rank: int, rngs: nnx.Rngs,
+        resample: Callable[[Array], Array] | None = None,
+    ):  # fmt: skip
+        make = partial(conv, rank=rank, dtype=design.dtype, rngs=rngs)
+        self.enter, numbers = ENTRIES[design.entry]
+        self.norm1, self.conv1 = normed(inputs, design, rngs=rngs), make(inputs, outputs)
+        self.film = nnx.Linear(
+            design.embedding_width * design.width, numbers * outputs, kernel_init=ZEROS, dtype=design.dtype, rngs=rngs
+        )
+        self.norm2, self.conv2 = normed(outputs, design, rngs=rngs), make(outputs, outputs, zero=True)
+        self.dropout, self.scale, self.resample = design.dropout, design.residual_scale, resample
+        projected = inputs != outputs or (resample is not None and design.project)
+        self.skip = Pointwise(inputs, outputs, rank=rank, dtype=design.dtype, rngs=rngs) if projected else None
 
     def __call__(self, x, emb, key=None):
-        h = self.conv1(jax.nn.silu(self.norm1(x)))
-        h = jax.nn.silu(self.norm2(h, self.film(emb)))
+        h = self.norm1(x, silu=True)
+        if self.resample is not None:
+            h, x = self.resample(h), self.resample(x)
+        h = self.enter(self.norm2, self.conv1(h), self.film(emb))
         h = self.conv2(dropped(h, self.dropout, key))
-        return (x if self.skip is None else self.skip(x)) + h
+        return ((x if self.skip is None else self.skip(x)) + h) * self.scale
 
 
 class Attention(nnx.Module):
-    """Self-attention over all positions, pre-norm, residual; softmax in float32; heads at least `head_width` wide."""
+    """Self-attention over all positions, pre-norm, residual; softmax in float32."""
 
-    def __init__(self, channels: int, *, head_width: int, dtype, rngs: nnx.Rngs):
-        self.heads = next(h for h in range(max(channels // head_width, 1), 0, -1) if channels % h == 0)
-        self.norm = GroupNorm(channels, rngs=rngs)
-        self.qkv = nnx.Linear(channels, 3 * channels, dtype=dtype, rngs=rngs)
-        self.out = nnx.Linear(channels, channels, kernel_init=ZEROS, dtype=dtype, rngs=rngs)
+    def __init__(self, channels: int, design: Design, *, rngs: nnx.Rngs):
+        self.heads, self.scale = heads(channels, design), design.residual_scale
+        self.norm = normed(channels, design, rngs=rngs)
+        self.qkv = nnx.Linear(channels, 3 * channels, dtype=design.dtype, rngs=rngs)
+        self.out = nnx.Linear(channels, channels, kernel_init=ZEROS, dtype=design.dtype, rngs=rngs)
 
     def __call__(self, x):
-        batch, height, width, channels = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(batch, height * width, 3, self.heads, -1)
-        h = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
-        return x + self.out(h.reshape(batch, height, width, channels))
+        split = (len(x), -1, self.heads, x.shape[-1] // self.heads)
+        q, k, v = (part.reshape(split) for part in jnp.split(self.qkv(self.norm(x)), 3, axis=-1))
+        return (x + self.out(attend(q, k, v).reshape(x.shape))) * self.scale
+
+
+class CrossAttention(nnx.Module):
+    """Every position reads the tokens that `mask` leaves in, or nothing if it leaves none; pre-norm, residual."""
+
+    def __init__(self, channels: int, design: Design, *, rngs: nnx.Rngs):
+        self.heads = heads(channels, design)
+        self.norm = normed(channels, design, rngs=rngs)
+        self.q = nnx.Linear(channels, channels, dtype=design.dtype, rngs=rngs)
+        self.kv = nnx.Linear(design.tokens, 2 * channels, dtype=design.dtype, rngs=rngs)
+        self.out = nnx.Linear(channels, channels, kernel_init=ZEROS, dtype=design.dtype, rngs=rngs)
+
+    def __call__(self, x, tokens: Float[Array, "B L K"], mask: Bool[Array, "B L"]):
+        split = (len(x), -1, self.heads, x.shape[-1] // self.heads)
+        q, kv = self.q(self.norm(x)).reshape(split), self.kv(tokens)
+        k, v = (half.reshape(split) for half in jnp.split(kv, 2, axis=-1))
+        h = self.out(attend(q, k, v, mask).reshape(x.shape))
+        there = jnp.expand_dims(mask.any(1), tuple(range(1, x.ndim)))
+        return x + jnp.where(there, h, 0)
+
+
+def heads(channels: int, design: Design) -> int:
+    """As many as the design says; else those `head_width` wide, fewer if they do not divide the channels.
+
+    Raises ValueError if a given number does not.
+    """
+    if design.heads and channels % design.heads:
+        raise ValueError(f"{design.heads} heads do not divide {channels} channels; choose a divisor, or head_width")
+    return design.heads or next(h for h in range(max(channels // design.head_width, 1), 0, -1) if channels % h == 0)
 
 
 def folded(key: Keys | None, i: int) -> Keys | None:
@@ -122,15 +166,3 @@ def remat(module: nnx.Module, policy: str, *args) -> Array:
     graph, state = nnx.split(module)
     call = jax.checkpoint(lambda state, *args: nnx.merge(graph, state)(*args), policy=REMAT[policy])
     return call(state, *args)
-
-
-def double(x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 C"]:
-    """Nearest-neighbour upsampling by two."""
-    batch, height, width, channels = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
-    return x.reshape(batch, 2 * height, 2 * width, channels)
-
-
-def _groups(channels: int) -> int:
-    """At most 32 groups of at least 4 channels, dividing them evenly."""
-    return next(g for g in range(min(32, max(channels // 4, 1)), 0, -1) if channels % g == 0)

@@ -5,6 +5,7 @@ what the blocks read.  A class is a row of a table with one more row than there 
 means "unconditional".  A continuous vector enters through one linear layer without bias; none is a vector of zeros.
 """
 
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import jax
@@ -42,7 +43,14 @@ def normal(level: Float[Array, "B"], width: int, *, std: float = 16.0) -> Float[
     return _waves(level, 2 * np.pi * std * quantiles)
 
 
-FEATURES = {"geometric": geometric, "sinusoidal": sinusoidal, "normal": normal}
+def listed(level: Float[Array, "B"], width: int, *, frequencies: Sequence[float]) -> Float[Array, "B width"]:
+    """Frequencies 2 pi f for every f that is given: those that somebody drew.  Raises ValueError for another number."""
+    if len(frequencies) != width // 2:
+        raise ValueError(f"features 'listed' of width {width} need {width // 2} frequencies; got {len(frequencies)}")
+    return _waves(level, 2 * np.pi * np.asarray(frequencies))
+
+
+FEATURES = {"geometric": geometric, "sinusoidal": sinusoidal, "normal": normal, "listed": listed}
 
 
 class Embedding(nnx.Module):

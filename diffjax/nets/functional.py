@@ -16,6 +16,8 @@ from flax import nnx
 
 from diffjax.diffusion.types import Net
 
+from .capture import watched
+
 
 def functional(module: Callable[[nnx.Rngs], nnx.Module]) -> Net:
     """`Net(init, apply)` of a module constructor.
@@ -32,7 +34,7 @@ def functional(module: Callable[[nnx.Rngs], nnx.Module]) -> Net:
 
     def apply(params, x, level, cond=None, *, key=None):
         require_same(expected, params)
-        return nnx.merge(graph, params)(x, level, cond, key=key)
+        return watched(nnx.merge(graph, params))(x, level, cond, key=key)
 
     def project(params):
         require_same(expected, params)

@@ -15,6 +15,10 @@ from diffjax.nets.functional import functional
 
 SMALL = {
     "unet": dict(width=8, multipliers=(1, 2), blocks=1, attention=(4,), head_width=8),
+    "ddpm": dict(width=8, multipliers=(1, 2), blocks=1, attention=(4,), groups=2),
+    "adm": dict(width=8, multipliers=(1, 2), blocks=1, attention=(4,), groups=2, head_width=8),
+    "ddpmpp": dict(width=8, multipliers=(1, 2), blocks=1, attention=(4,)),
+    "ncsnpp": dict(width=8, multipliers=(1, 2), blocks=1, attention=(4,)),
     "dit": dict(width=16, depth=2, heads=2),
     "pixel_transformer": dict(width=16, depth=2, heads=2, patch=2, bottleneck=8, class_tokens=3),
     "mlp": dict(width=16, depth=2),

@@ -51,7 +51,7 @@ def test_every_parameter_matters(name, names, grads):
             largest = np.abs(grad).reshape(shape)[:, ::2].max(0)
         if leaf.endswith(("embedding", "label/kernel")):  # also every class has its row, the null class too
             largest = np.abs(grad).max(1)
-        assert largest.min() > 1e-6, leaf
+        assert largest.min() > 1e-7, leaf
 
 
 @every_net

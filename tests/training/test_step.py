@@ -16,6 +16,7 @@ from diffjax.diffusion.losses import levels, loss_at
 from diffjax.diffusion.types import fold
 from diffjax.nets import SPLITS
 from diffjax.nets.blocks import Attention, ResBlock, conv
+from diffjax.nets.design import Design
 from diffjax.nets.embeddings import Embedding
 from diffjax.nets.functional import functional
 from diffjax.training import batch_sharding, compile_step, initial, make_mesh, make_step, sharding, to_devices
@@ -35,8 +36,9 @@ class Tiny(nnx.Module):
     def __init__(self, rngs):
         options = dict(dtype=jnp.float32, rngs=rngs)
         self.embed, self.stem, self.head = Embedding(16, 3, **options), conv(1, 8, **options), conv(8, 1, **options)
-        self.block = ResBlock(8, 8, embedding=16, dropout=0.1, **options)
-        self.attention = Attention(8, head_width=4, **options)
+        design = Design(width=4, dropout=0.1, head_width=4)  # blocks read four times the width
+        self.block = ResBlock(8, 8, design, rank=2, rngs=rngs)
+        self.attention = Attention(8, design, rngs=rngs)
 
     def __call__(self, x, level, cond=None, *, key=None):
         return self.head(self.attention(self.block(self.stem(x), self.embed(level, cond), key=key)))
