@@ -6,6 +6,7 @@ The embedding e of the level enters a residual block at its second norm, by a ro
     add     norm(h + t),  t linear in e                   Ho et al. 2020
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -136,11 +137,15 @@ def folded(key: Keys | None, i: int) -> Keys | None:
 
 
 def dropped(x: Float[Array, "B *S"], rate: float, key: Keys | None) -> Float[Array, "B *S"]:
-    """Dropout (Srivastava et al. 2014), in training alone; with a key per row [B] a row's does not depend on others."""
+    """Dropout (Srivastava et al. 2014), in training alone; with a key per row [B] a row's does not depend on others.
+
+    Drawn in a line, as all noise is (diffusion/types.py).
+    """
     if key is None or not rate:
         return x
-    keep = lambda key, shape: jax.random.bernoulli(key, 1 - rate, shape)  # noqa: E731
-    kept = jax.vmap(lambda k: keep(k, x.shape[1:]))(key) if key.ndim else keep(key, x.shape)
+    count = math.prod(x.shape[key.ndim :])
+    draw = lambda key: jax.random.bernoulli(key, 1 - rate, (count,))  # noqa: E731
+    kept = (jax.vmap(draw)(key) if key.ndim else draw(key)).reshape(x.shape)
     return jnp.where(kept, x / (1 - rate), 0)
 
 

@@ -24,7 +24,8 @@ from flax import nnx
 from .attention import attend
 from .blocks import REMAT, dropped, folded, remat
 from .conditions import parts
-from .magnitude import Layer, doubled, halved, mp_cat, mp_fourier, mp_silu, mp_sum, unit
+from .magnitude import Layer, mp_cat, mp_fourier, mp_silu, mp_sum, unit
+from .resampling import double, halve
 
 LABEL, RESIDUAL, ATTENTION, SKIP = 0.5, 0.3, 0.3, 0.5  # the second one's share of a sum, of a concatenation
 LARGEST = 256.0
@@ -136,14 +137,14 @@ class EDM2(nnx.Module):
         skips, width = [widths[0]], widths[0]
         for i, outputs in enumerate(widths):
             if i > 0:
-                self.down.append(encoder(width, width, heads=0, resample=halved))
+                self.down.append(encoder(width, width, heads=0, resample=halve))
                 skips.append(width)
             for _ in range(blocks):
                 self.down.append(encoder(width, outputs, heads=heads[i]))
                 skips.append(width := outputs)
         self.up.append(decoder(width, width, heads=width // head_width if any(attends) else 0))
         for i, outputs in reversed(list(enumerate(widths))):
-            resample = doubled if i < len(widths) - 1 else None
+            resample = double if i < len(widths) - 1 else None
             self.up.append(decoder(width, width, heads=0, resample=resample))
             for _ in range(blocks + 1):
                 self.up.append(decoder(width + skips.pop(), outputs, heads=heads[i]))

@@ -79,17 +79,3 @@ class Layer(nnx.Module):
         axes = "DHW"[2 - kernel.ndim :]
         numbers = f"N{axes}C", f"{axes}IO", f"N{axes}C"
         return jax.lax.conv_general_dilated(x, kernel, (1,) * len(axes), "SAME", dimension_numbers=numbers)
-
-
-def halved(x: Float[Array, "B *S C"]) -> Float[Array, "B *T C"]:
-    """Means of boxes of two by two."""
-    for axis in range(1, x.ndim - 1):
-        x = x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :]).mean(axis + 1)
-    return x
-
-
-def doubled(x: Float[Array, "B *S C"]) -> Float[Array, "B *T C"]:
-    """Every value in a box of two by two."""
-    for axis in range(1, x.ndim - 1):
-        x = jnp.repeat(x, 2, axis)
-    return x

@@ -16,7 +16,8 @@ from diffjax.nets import edm2
 from diffjax.nets.blocks import REMAT
 from diffjax.nets.edm2 import LARGEST, Body, Decoder, Embedding, Encoder
 from diffjax.nets.functional import functional
-from diffjax.nets.magnitude import Layer, doubled, halved
+from diffjax.nets.magnitude import Layer
+from diffjax.nets.resampling import double, halve
 
 PAGE = Path(__file__).parents[2] / "docs" / "networks.md"
 
@@ -76,7 +77,7 @@ def random_block(kind, inputs, outputs, **options):
 
 
 def test_an_encoder_block():
-    block = random_block(Encoder, 6, 8, resample=halved)
+    block = random_block(Encoder, 6, 8, resample=halve)
     x, emb = random_array(2, 4, 6, 6), random_array(2, 10, seed=2)
     entered = unit(layer(boxes(np.asarray(x, np.float64)), block.skip))
     wanted = body(entered, entered, np.asarray(emb, np.float64), block.body)
@@ -84,7 +85,7 @@ def test_an_encoder_block():
 
 
 def test_a_decoder_block():
-    block = random_block(Decoder, 6, 8, resample=doubled)
+    block = random_block(Decoder, 6, 8, resample=double)
     x, emb = random_array(2, 2, 3, 6), random_array(2, 10, seed=2)
     entered = repeated(np.asarray(x, np.float64))
     wanted = body(entered, layer(entered, block.skip), np.asarray(emb, np.float64), block.body)

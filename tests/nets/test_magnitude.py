@@ -9,8 +9,6 @@ from flax import nnx
 from diffjax.nets.magnitude import (
     EPS,
     Layer,
-    doubled,
-    halved,
     mp_cat,
     mp_fourier,
     mp_silu,
@@ -18,6 +16,7 @@ from diffjax.nets.magnitude import (
     unit,
     unit_columns,
 )  # fmt: skip
+from diffjax.nets.resampling import double, halve
 
 N = 400_000  # the mean square of so many normals is 1 with a standard deviation of sqrt(2 / N) = 0.2 %
 
@@ -91,10 +90,10 @@ def test_unit():
 def test_boxes():
     x = white(2, 4, 6, 3)
     means = np.asarray(x).reshape(2, 2, 2, 3, 2, 3).mean((2, 4))
-    np.testing.assert_allclose(halved(x), means, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(doubled(x), np.asarray(x).repeat(2, axis=1).repeat(2, axis=2))
-    assert halved(white(2, 4, 3)).shape == (2, 2, 3) and doubled(white(1, 2, 2, 2, 3)).shape == (1, 4, 4, 4, 3)
-    np.testing.assert_array_equal(halved(doubled(x)), x)
+    np.testing.assert_allclose(halve(x), means, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(double(x), np.asarray(x).repeat(2, axis=1).repeat(2, axis=2))
+    assert halve(white(2, 4, 3)).shape == (2, 2, 3) and double(white(1, 2, 2, 2, 3)).shape == (1, 4, 4, 4, 3)
+    np.testing.assert_array_equal(halve(double(x)), x)
 
 
 def test_weights_start_on_their_sphere_and_projection_leads_back():
