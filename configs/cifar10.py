@@ -1,4 +1,4 @@
-"""CIFAR-10, 32 x 32, by class: DDPM++, 55.7 million parameters.
+"""CIFAR-10, 32 x 32, by class: DDPM++, 56 million parameters.
 
 Network and training are those of EDM (Karras et al. 2022, table 7, "CIFAR-10").
 

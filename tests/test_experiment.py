@@ -136,7 +136,7 @@ def test_eps_is_refused_exactly_where_nothing_of_the_data_is_left(name):
 def test_a_size_that_does_not_halve():
     plain = digits.get_config().to_dict()
     plain["net"]["multipliers"] = (1, 2, 2, 2, 2)
-    with refused("8 x 8 cannot be halved 4 times: both sides must be divisible by 16"):
+    with refused("8 x 8 cannot be halved 4 times: every side must be divisible by 16"):
         build(plain)
 
 

@@ -177,6 +177,10 @@ def _checked(shape: tuple[int, ...], design: Design) -> Design:
             f"width, blocks, head_width, outputs, groups, group_width, feature_width, embedding_width and one or more "
             f"multipliers must be at least 1; got {', '.join(map(str, sizes))}, {d.multipliers}"
         )
+    if min(d.vector, d.tokens, d.image, d.heads) < 0:
+        raise ValueError(
+            f"vector, tokens, image and heads must be at least 0; got {d.vector}, {d.tokens}, {d.image}, {d.heads}"
+        )
     for kind, table in TABLES.items():
         if getattr(d, kind) not in table:
             raise ValueError(f"no {kind} '{getattr(d, kind)}'; known: {', '.join(table)}")

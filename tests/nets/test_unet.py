@@ -98,8 +98,8 @@ ALTERNATIVES = dict(
     width=16, multipliers=(1, 1, 2), blocks=2, dropout=0.5, outputs=2, vector=3, tokens=3, image=2, features="normal",
     frequencies=dict(highest=10.0), feature_width=2, embedding_width=2, early=True, entry="add", groups=1,
     group_width=8, eps=1e-3, attention=(8, 4), middle="first", up="last", heads=1, head_width=4, resample="block",
-    padding=(1, 1), taps=(1, 3, 3, 1), project=True, encoder="skip", decoder="skip", residual_scale=0.5, dtype="bfloat16",
-    remat="blocks",
+    padding=(1, 1), taps=(1, 3, 3, 1), project=True, encoder="skip", decoder="skip", residual_scale=0.5,
+    dtype="bfloat16", remat="blocks",
 )  # fmt: skip
 NEEDS = {"taps": dict(encoder="skip"), "project": dict(resample="block"), "middle": dict(attention=())}
 
@@ -129,6 +129,7 @@ def test_unknown_options_of_the_features_are_refused():
      (dict(up="x"), "no up"), (dict(features="x"), "no features"), (dict(heads=3), "3 heads do not divide"),
      (dict(taps=(1, 2, 1)), "taps of a filter"), (dict(padding=(2, 2)), "padding must be"),
      (dict(outputs=0), "outputs.* at least 1; got"), (dict(groups=0), "groups.* at least 1; got"),
+     (dict(image=-1), "image.* at least 0; got"),
      (dict(widht=8), "widht")],
 )  # fmt: skip
 def test_what_is_not_there_is_refused(options, sentence):
