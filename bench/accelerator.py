@@ -109,7 +109,7 @@ def _sampling(experiment, params, rows: int, steps: int = 50) -> tuple[float, fl
     import jax.numpy as jnp
 
     from diffjax.diffusion.grids import grid
-    from diffjax.experiment import sampler
+    from diffjax.sampler import sampler
 
     run = jax.jit(sampler(experiment, {"name": "ddim"}, guided=False))
     keys, labels = jax.random.split(jax.random.key(1), rows), jnp.zeros(rows, jnp.int32)

@@ -20,12 +20,10 @@ from diffjax.data import DATASETS, Batches, Source
 from diffjax.diffusion import parameterizations, schedules
 from diffjax.diffusion.denoiser import denoiser
 from diffjax.diffusion.gaussian import PROCESSES
-from diffjax.diffusion.guidance import classifier_free
 from diffjax.diffusion.losses import levels, loss_at
 from diffjax.diffusion.parameterizations import PARAMETERIZATIONS
-from diffjax.diffusion.sampling import generate
 from diffjax.diffusion.schedules import SCHEDULES
-from diffjax.diffusion.solvers import SOLVERS, draws_noise
+from diffjax.diffusion.solvers import SOLVERS
 from diffjax.diffusion.times import TIMES
 from diffjax.diffusion.types import Net, Process, Schedule, fold
 from diffjax.diffusion.weights import WEIGHTS
@@ -57,6 +55,9 @@ DATA_OPTIONS = {"split": str, "heldout": str, "flip": bool, "skip": bool, "range
 RATE_OPTIONS = {"learning_rate": float, "warmup": int, "decay": object, "clip": float}
 
 
+ANSWERS = {"learned_variance": 2}  # of a network, for each number of the data, if not one
+
+
 class Experiment(NamedTuple):
     """A config as functions and numbers."""
 
@@ -64,6 +65,7 @@ class Experiment(NamedTuple):
     source: Source
     heldout: Source | None
     process: Process
+    fixed: Process  # the same, of a variance that is not learned
     net: Net
     denoise: Callable  # (params, xt, t, cond, *, key=None) -> x0_hat
     draw: Callable  # (key, batch) -> rows: the batch, its times and its keys
@@ -114,13 +116,16 @@ def build(config: Mapping[str, Any], *, source: Source | None = None) -> Experim
     except ValueError as error:
         names = config["parameterization"]["name"], config["schedule"]["name"]
         raise InputError("parameterization '{}' with schedule '{}': {}".format(*names, error)) from None
-    process = pick(
-        PROCESSES, "process", config["process"], schedule,
-        parameterization,
-        pick(WEIGHTS, "weight", config["weight"]),
-    )  # fmt: skip
+    facts = schedule, parameterization, pick(WEIGHTS, "weight", config["weight"])
+    process = pick(PROCESSES, "process", config["process"], *facts)
     pick(SOLVERS, "solver", {"name": config["sampler"]["solver"]}, process)  # now, not when the first preview is due
     net = _net(config["net"], source, remat=config["memory"]["remat"])
+    outputs, wanted = config["net"].get("outputs", 1), ANSWERS.get(config["process"]["name"], 1)
+    if outputs != wanted:
+        raise InputError(
+            f"process '{config['process']['name']}' needs net.outputs={wanted}, so many answers for each number of the "
+            f"data; got {outputs}"
+        )
     denoise = denoiser(process, net.apply)
     times = pick(TIMES, "times", config["times"], schedule)
     optimizer, rate = _optimizer(config["optimizer"], config["steps"])
@@ -129,6 +134,7 @@ def build(config: Mapping[str, Any], *, source: Source | None = None) -> Experim
         source=source,
         heldout=heldout,
         process=process,
+        fixed=pick(PROCESSES, "process", {"name": "gaussian"}, *facts),
         net=net,
         denoise=denoise,
         draw=lambda key, batch: batch | dict(zip(("t", "key"), levels(key, times, len(batch["x"])), strict=True)),
@@ -155,45 +161,6 @@ def batches(experiment: Experiment, *, rows: np.ndarray | None = None) -> Batche
         experiment.source, config["batch_size"], config["seed"], flip=config["data"]["flip"],
         skip=config["data"]["skip"], value_range=tuple(config["data"]["range"]), rows=rows,
     )  # fmt: skip
-
-
-def sampler(experiment: Experiment, spec: Mapping[str, Any], *, guided: bool) -> Callable:
-    """(params, keys [B], ts [n + 1], labels [B] or None, scale, knobs) -> x [B, *S], by the solver that `spec` names.
-
-    It is pure, to be compiled, once for all grids of n steps, repetitions at the end included.  `knobs` are numbers of
-    the solver that may be traced (see `knobs_of`).  Without guidance `scale` is ignored and the network is called on
-    the batch alone, otherwise on twice the batch.
-    """
-
-    def run(params, keys, ts, labels, scale, knobs):
-        def denoise(xt, t, cond):
-            return experiment.denoise(params, xt, t, cond)
-
-        solver = pick(SOLVERS, "solver", spec, experiment.process, **knobs)
-        guide = classifier_free(denoise, experiment.source.classes, scale) if guided else denoise
-        like = jnp.zeros((len(keys), *experiment.source.shape))
-        return generate(keys, guide, solver, process=experiment.process, ts=ts, like=like, cond=labels, padded=True)
-
-    return run
-
-
-def knobs_of(experiment: Experiment, spec: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
-    """A solver's spec without its knobs, and the knobs: the numbers that it takes at run time, like eta.
-
-    A knob at zero stays in the spec: a solver that adds no noise is another program, and draws none; one that never
-    does grants eta = 0 without having it.  Raises InputError for whatever the solver refuses.
-    """
-    row = SOLVERS.get(spec["name"])
-    known = inspect.signature(row).parameters if row else {}
-    if spec.get("eta") == 0 and row and "eta" not in known and not draws_noise(row(experiment.process)):
-        spec = {key: value for key, value in spec.items() if key != "eta"}
-    pick(SOLVERS, "solver", spec, experiment.process)
-    turned = {
-        key: float(value)
-        for key, value in spec.items()
-        if key in known and known[key].annotation is ArrayLike and value
-    }
-    return {key: value for key, value in spec.items() if key not in turned}, turned
 
 
 def _loss(denoise, process, *, null: int, dropout: float) -> Callable:

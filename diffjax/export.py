@@ -27,8 +27,9 @@ from jaxtyping import Float
 from diffjax.diffusion.grids import GRIDS
 from diffjax.diffusion.sampling import row_keys
 from diffjax.errors import InputError, exit_on_input_error
-from diffjax.experiment import knobs_of, pick, sampler
+from diffjax.experiment import pick
 from diffjax.model import Model, cycled, load, require_guidance
+from diffjax.sampler import knobs_of, sampler
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 

@@ -18,8 +18,9 @@ from diffjax.diffusion.grids import GRIDS, pad
 from diffjax.diffusion.sampling import row_keys
 from diffjax.errors import InputError
 from diffjax.evaluation import write
-from diffjax.experiment import Experiment, build, knobs_of, pick, sampler
+from diffjax.experiment import Experiment, build, pick
 from diffjax.record import read_record
+from diffjax.sampler import knobs_of, sampler
 
 LONGEST = 1000  # steps of a grid that runs in the one program of its solver
 

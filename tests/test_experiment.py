@@ -14,9 +14,10 @@ from diffjax.diffusion.solvers import SOLVERS
 from diffjax.diffusion.times import TIMES
 from diffjax.diffusion.weights import WEIGHTS
 from diffjax.errors import InputError
-from diffjax.experiment import build, knobs_of, pick
+from diffjax.experiment import build, pick
 from diffjax.nets import NETS
 from diffjax.program import abstract_batch, mesh_of, program
+from diffjax.sampler import knobs_of
 from diffjax.training.optimizers import OPTIMIZERS
 
 PARTS = {

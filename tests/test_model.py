@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffjax.data import Source
 from diffjax.errors import InputError
-from diffjax.experiment import build, sampler
+from diffjax.experiment import build
 from diffjax.model import make_sample
+from diffjax.sampler import sampler
 from diffjax.training import batch_sharding, make_mesh, replicated
 from tests.test_experiment import config
 
@@ -141,3 +143,35 @@ def test_no_samples_no_null_class(draw, params):
     without = build(config(net=dict(name="mlp", width=16, depth=2), label_dropout=0.0))
     with pytest.raises(InputError, match="label_dropout > 0"):
         make_sample(without)(params, jax.random.key(0), 4, labels=[0], guidance=2.0)
+
+
+def test_a_learned_variance_is_that_of_ancestral_sampling_and_others_bring_their_own():
+    """The network's second half decides how noisy ancestral steps are, and nothing else."""
+    parts = dict(schedule="discrete", parameterization="v", weight="simple", process="learned_variance")
+    net = dict(name="dit", width=8, depth=1, heads=1, patch=1, outputs=2, positions="rotary")
+    chosen = config(**{part: dict(name=name) for part, name in parts.items()}, net=net)
+    shape = Source(lambda indices: {}, 10, (4, 1), 2)
+    experiment = build(chosen, source=shape)
+    params = experiment.net.init(jax.random.key(0))
+    sample = make_sample(experiment)
+
+    def draw(share, **options):
+        """The two fixed variances mixed by -1 (small) ... 1 (large)."""
+        bias = params["head"]["bias"].at[1].set(share)
+        turned = params | {"head": params["head"] | {"bias": bias}}
+        return sample(turned, jax.random.key(1), 64, steps=4, **options)
+
+    # v = 0: every step shrinks x_t and adds noise, whose variance is the one that is learned
+    small, large = draw(-1.0, solver="ancestral"), draw(1.0, solver="ancestral")
+    assert large.std() > 1.02 * small.std()
+    plain = make_sample(build(chosen | {"process": dict(name="gaussian"), "net": net | {"outputs": 1}}, source=shape))
+    half = params | {"head": jax.tree.map(lambda a: a[..., :1], params["head"])}
+    for options in (dict(solver="ddim"), dict(solver="ancestral", labels=[1], guidance=2.0)):
+        wanted = plain(half, jax.random.key(1), 64, steps=4, **options)
+        for share in (-1.0, 1.0):
+            np.testing.assert_allclose(draw(share, **options), wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        small, plain(half, jax.random.key(1), 64, steps=4, solver="ancestral"), rtol=1e-4, atol=1e-4
+    )
+    with pytest.raises(InputError, match="'learned_variance' needs net.outputs=2.*got 1"):
+        build(chosen | {"net": net | {"outputs": 1}}, source=shape)

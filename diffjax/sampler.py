@@ -1,0 +1,59 @@
+"""The sampler of an experiment: its denoiser, guided or not, and a solver that is named, as one pure function."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from diffjax.diffusion.gaussian import mean
+from diffjax.diffusion.guidance import classifier_free
+from diffjax.diffusion.sampling import generate
+from diffjax.diffusion.solvers import SOLVERS, draws_noise
+from diffjax.experiment import Experiment, pick
+
+
+def sampler(experiment: Experiment, spec: Mapping[str, Any], *, guided: bool) -> Callable:
+    """(params, keys [B], ts [n + 1], labels [B] or None, scale, knobs) -> x [B, *S], by the solver that `spec` names.
+
+    A learned variance is that of `ancestral` without guidance; all others bring their own, and take x0_hat alone.  It
+    is pure, to be compiled, once for all grids of n steps, repetitions at the end included.  `knobs` are numbers of
+    the solver that may be traced (see `knobs_of`).  Without guidance `scale` is ignored and the network is called on
+    the batch alone, otherwise on twice the batch.
+    """
+
+    learned = experiment.config["process"]["name"] == "learned_variance"
+    takes_it = spec["name"] == "ancestral" and not guided
+    process = experiment.process if takes_it else experiment.fixed
+
+    def run(params, keys, ts, labels, scale, knobs):
+        def answer(xt, t, cond):
+            return experiment.denoise(params, xt, t, cond)
+
+        denoise = mean(answer) if learned and not takes_it else answer
+        solver = pick(SOLVERS, "solver", spec, process, **knobs)
+        guide = classifier_free(denoise, experiment.source.classes, scale) if guided else denoise
+        like = jnp.zeros((len(keys), *experiment.source.shape))
+        return generate(keys, guide, solver, process=process, ts=ts, like=like, cond=labels, padded=True)
+
+    return run
+
+
+def knobs_of(experiment: Experiment, spec: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
+    """A solver's spec without its knobs, and the knobs: the numbers that it takes at run time, like eta.
+
+    A knob at zero stays in the spec: a solver that adds no noise is another program, and draws none; one that never
+    does grants eta = 0 without having it.  Raises InputError for whatever the solver refuses.
+    """
+    row = SOLVERS.get(spec["name"])
+    known = inspect.signature(row).parameters if row else {}
+    if spec.get("eta") == 0 and row and "eta" not in known and not draws_noise(row(experiment.process)):
+        spec = {key: value for key, value in spec.items() if key != "eta"}
+    pick(SOLVERS, "solver", spec, experiment.process)
+    turned = {
+        key: float(value)
+        for key, value in spec.items()
+        if key in known and known[key].annotation is ArrayLike and value
+    }
+    return {key: value for key, value in spec.items() if key not in turned}, turned
