@@ -109,14 +109,21 @@ def test_a_batch_sharded_sampler_exchanges_nothing(experiment, params, solver, g
     assert "f32[2,2]" in program or "f32[4,2]" in program  # rows of one device only
 
 
-def test_a_program_does_not_grow_with_its_steps(experiment, params):
-    def length(steps):
-        run = jax.jit(sampler(experiment, dict(name="ancestral"), guided=False))
+def test_a_program_and_its_memory_do_not_grow_with_its_steps(experiment):
+    """But for its plan, of a few numbers a step: a trajectory kept by mistake would be 8192 numbers a step."""
+    chosen = config(net=dict(name="mlp", width=16, depth=2))
+    wide = build(chosen, source=Source(lambda indices: {}, 10, (1024,), 2))
+    params = jax.eval_shape(wide.net.init, jax.random.key(0))
+
+    def cost(steps):
+        run = jax.jit(sampler(wide, dict(name="ancestral"), guided=False))
         ts = jax.ShapeDtypeStruct((steps + 1,), jnp.float32)
         keys = jax.random.split(jax.random.key(0), 8)
-        return len(run.lower(params, keys, ts, jnp.zeros(8, jnp.int32), jnp.float32(1), {}).as_text())
+        lowered = run.lower(params, keys, ts, jnp.zeros(8, jnp.int32), jnp.float32(1), {})
+        return len(lowered.as_text()), lowered.compile().memory_analysis().temp_size_in_bytes
 
-    assert length(1000) <= 1.01 * length(10)
+    (short, few), (long, many) = cost(10), cost(1000)
+    assert long <= 1.01 * short and many - few <= 100 * 990 < 0.01 * 4 * 8192 * 990
 
 
 @pytest.mark.parametrize(
