@@ -17,9 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-STEP = (
-    "from bench.engines import {engine} as e; e.dit(batch=16, size='S', patch=8, step=True, compiled={compiled}).run()"
-)
+STEP = """
+import time
+from bench.engines import {engine} as engine
+start = time.perf_counter()
+engine.dit(batch=16, size="S", patch=8, step=True, compiled={compiled}).run()
+print(time.perf_counter() - start)
+"""
 
 
 def main(arguments: list[str]) -> None:
@@ -39,19 +43,24 @@ def main(arguments: list[str]) -> None:
         }
         rounds = np.array([[started(*side) for side in sides.values()] for _ in range(options.rounds)])
     for name, seconds in zip(sides, np.median(rounds, axis=0), strict=True):
-        print(f"first_use {name:18s} {seconds:6.2f} s")
-    cold, warm, _, compiled = rounds.T
-    print(f"first_use full / empty cache {np.median(warm / cold):.3f}")
-    print(f"first_use ours, empty cache / torch, compiled {np.median(cold / compiled):.3f}")
+        print(f"first_use {name:18s} {seconds[0]:6.2f} s, of which after imports {seconds[1]:6.2f} s")
+    cold, warm, _, compiled = rounds.transpose(1, 0, 2)
+    for name, (one, other) in {
+        "full / empty cache": (warm, cold),
+        "empty cache / torch, compiled": (cold, compiled),
+    }.items():
+        whole, after = np.median(one / other, axis=0)
+        print(f"first_use ours, {name}: {whole:.3f}, after imports {after:.3f}")
 
 
-def started(python: str, engine: str, compiled: bool, cache: Path) -> float:
-    """Seconds of a process; a cache called empty is."""
+def started(python: str, engine: str, compiled: bool, cache: Path) -> tuple[float, float]:
+    """Seconds of a process, and those after its imports; a cache called empty is."""
     if cache.name == "empty":
         shutil.rmtree(cache, ignore_errors=True)
     caches = {"JAX_COMPILATION_CACHE_DIR": str(cache), "TORCHINDUCTOR_CACHE_DIR": str(cache / "torch")}
     caches |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
     start = time.perf_counter()
     code = STEP.format(engine=engine, compiled=compiled)
-    subprocess.run([python, "-c", code], check=True, env=os.environ | caches, cwd=Path(__file__).parents[1])
-    return time.perf_counter() - start
+    where = Path(__file__).parents[1]
+    told = subprocess.run([python, "-c", code], check=True, env=os.environ | caches, cwd=where, capture_output=True)
+    return time.perf_counter() - start, float(told.stdout)

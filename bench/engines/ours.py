@@ -55,8 +55,9 @@ def _network(net, params, shape, *, step, label=None) -> Case:
 
     if not step:
         return Case(lambda: forward(params, x, level, label).block_until_ready(), {"parameters": parameters})
-    compiled = train.lower((params, optimizer.init(params)), x, level, label, target).compile()
-    memory, held = compiled.memory_analysis(), [(params, optimizer.init(params))]
+    held = [(params, jax.jit(optimizer.init)(params))]
+    compiled = train.lower(held[0], x, level, label, target).compile()
+    memory = compiled.memory_analysis()
 
     def run():
         held[0], value = compiled(held[0], x, level, label, target)

@@ -64,7 +64,7 @@ def test_a_mixture_is_hit_in_law(case):
     """Both modes, with their weights and widths, by the distance between distribution functions (Kolmogorov)."""
     process, n, world = exact.process_of("linear"), 4000, two_modes()
     x = process.prior(jax.random.key(0), jnp.zeros((n, 1)), jnp.ones(()))
-    samples = np.sort(run(case, "linear", world, x, grids.grid(200))[:, 0])
+    samples = np.sort(run(case, "linear", world, x, grids.grid(exact.STEPS.get(case, 200)))[:, 0])
     exactly = np.sort(world.draw(jax.random.key(5), 100_000)[:, 0])
     here = np.searchsorted(exactly, samples) / len(exactly)
     assert np.abs(here - (np.arange(n) + 0.5) / n).max() < 1.63 / n**0.5 + 0.02  # 99 % band, and the solver's bias
