@@ -40,7 +40,7 @@ HEADER = (
     "wanted",
     "spread",
     "first use: ours, theirs",
-    "memory: ours, theirs",
+    "temporaries, ours",
 )
 
 
@@ -78,14 +78,14 @@ def main(arguments: list[str]) -> None:
 
 
 def line(name, cores, duel, target) -> tuple[str, ...]:
-    """A row of the table.  Memory of ours is the compiler's plan; of theirs, what the process grew by."""
+    """A row of the table.  Temporaries are what the compiler plans; an eager step has no plan to compare with."""
     ours, theirs = duel.facts
     assert ours.get("parameters") == theirs.get("parameters"), f"{name}: not the same network: {ours}, {theirs}"
     return (
         name, str(cores), f"{min(duel.ours) * 1e3:.2f} ms", f"{min(duel.theirs) * 1e3:.2f} ms", f"{duel.ratio:.3f}",
         f"{target}" if target else "", f"{duel.spread:.2f}",
         f"{ours['built'] + ours['first']:.1f} s, {theirs['built'] + theirs['first']:.1f} s",
-        f"{ours.get('temporaries', 0):.0f} MB, {theirs['grown']:.0f} MB",
+        f"{ours['temporaries']:.0f} MB" if "temporaries" in ours else "",
     )  # fmt: skip
 
 

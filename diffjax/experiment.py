@@ -124,7 +124,7 @@ def build(config: Mapping[str, Any], *, source: Source | None = None) -> Experim
     if outputs != wanted:
         raise InputError(
             f"process '{config['process']['name']}' needs net.outputs={wanted}, so many answers for each number of the "
-            f"data; got {outputs}"
+            f"data; got {outputs}; one is of process 'gaussian', two are of 'learned_variance'"
         )
     denoise = denoiser(process, net.apply)
     times = pick(TIMES, "times", config["times"], schedule)

@@ -101,12 +101,16 @@ def _experiment(config, kind: Layout, arrays, said, *, shape, classes) -> Experi
         say(f"the weights say of their net: {shown}")
     same = facts.net.get("name", config["net"]["name"]) == config["net"]["name"]
     net = {**(config["net"] if same else {}), **facts.net}  # another row has other options
+    config = {**config, "net": net}
+    if net.get("outputs") == 2 and config["process"]["name"] == "gaussian":
+        config["process"] = {"name": "learned_variance"}
+        say("the net answers twice, so its process is learned_variance")
     shape = facts.shape if shape is None else shape
     classes = facts.classes if classes is None else classes
     if shape is None:
-        return build({**config, "net": net})
+        return build(config)
     source = Source(_nothing, size=1, shape=tuple(shape), classes=classes or 0)
-    return build({**config, "net": net}, source=source)
+    return build(config, source=source)
 
 
 def _nothing(indices: np.ndarray) -> dict[str, np.ndarray]:

@@ -5,7 +5,6 @@ before it is timed, {"run": times} by seconds of each.
 """
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -31,8 +30,7 @@ def serve(cases: Mapping[str, Callable[..., Case]], versions: Mapping[str, str])
             start = time.perf_counter()
             case = cases[request["build"]](**request["options"])
             built = time.perf_counter() - start
-            before, first = resident(), seconds(case.run)
-            say(out, case.facts | {"built": built, "first": first, "grown": resident() - before})
+            say(out, case.facts | {"built": built, "first": seconds(case.run)})
         else:
             say(out, {"seconds": [seconds(case.run) for _ in range(request["run"])]})
 
@@ -45,8 +43,3 @@ def seconds(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
-
-
-def resident() -> float:
-    """The most memory that this process has ever held, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
