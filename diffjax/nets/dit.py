@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .blocks import REMAT, ZEROS
-from .conditions import parts
+from .conditions import tokens_of, with_image
 from .embeddings import Embedding
 from .layer_norm import NORMS
 from .patches import PatchEmbedding, grid_of, unpatchify
@@ -49,13 +49,14 @@ class Context(nnx.Module):
         self.project = nnx.Linear(inputs, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, cond, rows: int):
-        given = parts(cond)
+        given = tokens_of(cond, self.dtype)
         tokens = jnp.broadcast_to(self.none[...].astype(self.dtype), (rows, 1, self.none.shape[0]))
-        if "tokens" not in given:
+        if given is None:
             return tokens, jnp.ones((rows, 1), bool)
-        more = self.project(jnp.asarray(given["tokens"], self.dtype))
-        there = jnp.asarray(given.get("mask", jnp.ones(more.shape[:2], bool)), bool)
-        return jnp.concatenate([tokens, more], axis=1), jnp.pad(there, ((0, 0), (1, 0)), constant_values=True)
+        more, there = given
+        return jnp.concatenate([tokens, self.project(more)], axis=1), jnp.pad(
+            there, ((0, 0), (1, 0)), constant_values=True
+        )
 
 
 class DiT(nnx.Module):
@@ -81,7 +82,7 @@ class DiT(nnx.Module):
         self.head = nnx.Linear(width, math.prod(patch) * shape[-1] * outputs, kernel_init=ZEROS, **plain)
 
     def __call__(self, x, level, cond=None, *, key=None):
-        h, angles = self.stem(self._beside(x, cond)), None
+        h, angles = self.stem(with_image(x.astype(self.dtype), cond, self.image)), None
         for position in self.positions:
             h, found = position(h)
             angles = angles if found is None else found
@@ -95,13 +96,6 @@ class DiT(nnx.Module):
         shift, scale = (self.film(told.emb)[:, i] for i in range(2))
         h = self.head(self.norm(h, scale, shift)).reshape(batch, *grid, -1)
         return unpatchify(h, self.patch).astype(jnp.float32)
-
-    def _beside(self, x, cond):
-        """x with the image of the condition as more channels, zeros if there is none."""
-        if not self.image:
-            return x.astype(self.dtype)
-        image = jnp.asarray(parts(cond).get("image", jnp.zeros((*x.shape[:-1], self.image))))
-        return jnp.concatenate([x.astype(self.dtype), image.astype(self.dtype)], axis=-1)
 
     def _preceded(self, h, told, cond):
         """(h, told) with class tokens and context before the patches, where they do not turn."""

@@ -23,9 +23,9 @@ from flax import nnx
 
 from .attention import attend
 from .blocks import REMAT, dropped, folded, remat
-from .conditions import parts
+from .conditions import label_of, parts
 from .magnitude import Layer, mp_cat, mp_fourier, mp_silu, mp_sum, unit
-from .resampling import double, halve
+from .resampling import check_sides, double, halve
 
 LABEL, RESIDUAL, ATTENTION, SKIP = 0.5, 0.3, 0.3, 0.5  # the second one's share of a sum, of a concatenation
 LARGEST = 256.0
@@ -55,7 +55,7 @@ class Embedding(nnx.Module):
         given, dtype = parts(cond), self.level.dtype
         h = self.level(mp_fourier(level, self.features).astype(dtype))
         if self.label is not None:
-            label, count = given.get("label", jnp.full(level.shape, self.classes)), self.classes + 1
+            label, count = label_of(cond, len(level), null=self.classes), self.classes + 1
             h = mp_sum(h, self.label(count**0.5 * jax.nn.one_hot(label, count, dtype=dtype)), LABEL)
         if self.vector is not None and "vector" in given:
             h = mp_sum(h, self.vector(jnp.asarray(given["vector"], dtype)), LABEL)
@@ -207,12 +207,7 @@ def edm2(
 
 
 def _check(sides: tuple[int, ...], widths: list[int], attends: list[bool], head_width: int) -> None:
-    stride = 2 ** (len(widths) - 1)
-    if any(side % stride for side in sides):
-        raise ValueError(
-            f"data of {' x '.join(map(str, sides))} cannot be halved {len(widths) - 1} times: every side "
-            f"must be divisible by {stride}; resize the data or shorten net.multipliers"
-        )
+    check_sides(sides, len(widths) - 1)
     if widths[0] % 2:
         raise ValueError(f"the features of the level need an even width of at least 2; got {widths[0]}")
     attending = {width for width, here in zip([*widths, widths[-1]], [*attends, any(attends)], strict=True) if here}

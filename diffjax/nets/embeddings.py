@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from .conditions import parts
+from .conditions import label_of, parts
 
 
 def geometric(level: Float[Array, "B"], width: int, *, highest: float = 1000.0) -> Float[Array, "B width"]:
@@ -90,7 +90,7 @@ class Embedding(nnx.Module):
 
     def of_label(self, cond, rows: int) -> Float[Array, "B joined"]:
         """The row of each label, or of the null class."""
-        return self.label(jnp.asarray(parts(cond).get("label", jnp.full(rows, self.classes))))
+        return self.label(label_of(cond, rows, null=self.classes))
 
     def _joined(self, h, cond):
         given = parts(cond)

@@ -55,6 +55,16 @@ def check(taps: Sequence[float]) -> None:
         raise ValueError(f"the taps of a filter must be an even number of numbers whose sum is not 0; got {taps}")
 
 
+def check_sides(sides: Sequence[int], times: int) -> None:
+    """Raises ValueError for data that cannot be halved so many times."""
+    stride = 2**times
+    if any(side % stride for side in sides):
+        raise ValueError(
+            f"data of {' x '.join(map(str, sides))} cannot be halved {times} times: every side must be divisible by "
+            f"{stride}; resize the data or shorten net.multipliers"
+        )
+
+
 def _filter(taps):
     """The taps with the sum 1, and how many of them lie before a pair of positions."""
     return (np.asarray(taps) / np.sum(taps)).tolist(), len(taps) // 2 - 1

@@ -18,11 +18,11 @@ from flax import nnx
 from jaxtyping import Array
 
 from .blocks import ENTRIES, REMAT, Attention, CrossAttention, ResBlock, conv, folded, normed, remat
-from .conditions import parts
+from .conditions import tokens_of, with_image
 from .design import Design
 from .embeddings import FEATURES, Embedding
 from .pyramids import DECODERS, ENCODERS, RESAMPLE
-from .resampling import check, double
+from .resampling import check, check_sides, double
 
 # Over the axis `tensor` of a mesh: what is wide inside a block, by its columns and then by its rows.
 SHARDING = (
@@ -83,9 +83,10 @@ class UNet(nnx.Module):
         self.head = conv(widths[0], channels * design.outputs, dtype=design.dtype, zero=True, **place)
 
     def __call__(self, x, level, cond=None, *, key=None):
-        emb, given = self.embed(level, cond), parts(cond)
-        tokens, keys = self._tokens(given), (folded(key, i) for i in itertools.count())
-        side = self._with_image(x, given).astype(self.design.dtype)
+        emb, design = self.embed(level, cond), self.design
+        tokens = (tokens_of(cond, design.dtype) if design.tokens else None) or ()
+        keys = (folded(key, i) for i in itertools.count())
+        side = with_image(x, cond, design.image).astype(design.dtype)
         skips = [x := self.stem(side)]
         for stage in self.down:
             dropout = next(keys)
@@ -107,22 +108,7 @@ class UNet(nnx.Module):
                 answer = None if stage.beside is None else stage.beside(x, answer)
                 x = stage.go_on(x, emb, dropout)
         last = self.head(self.norm(x, silu=True))
-        return (last if answer is None else last + double(answer, self.design.taps)).astype(jnp.float32)
-
-    def _with_image(self, x: Array, given: dict[str, Any]) -> Array:
-        if not self.design.image:
-            return x
-        there = (*x.shape[:-1], self.design.image)
-        image = jnp.asarray(given.get("image", jnp.zeros(there, x.dtype)), x.dtype)
-        if image.shape != there:
-            raise ValueError(f"the image of the condition must be {list(there)}, like x; got {list(image.shape)}")
-        return jnp.concatenate([x, image], axis=-1)
-
-    def _tokens(self, given: dict[str, Any]) -> tuple[Array, ...]:
-        if not self.design.tokens or "tokens" not in given:
-            return ()
-        tokens = jnp.asarray(given["tokens"], self.design.dtype)
-        return tokens, jnp.asarray(given.get("mask", jnp.ones(tokens.shape[:2])), bool)
+        return (last if answer is None else last + double(answer, design.taps)).astype(jnp.float32)
 
 
 def _levels(shape: tuple[int, ...], design: Design) -> tuple[list[int], list[bool]]:
@@ -184,12 +170,7 @@ def _checked(shape: tuple[int, ...], design: Design) -> Design:
     for kind, table in TABLES.items():
         if getattr(d, kind) not in table:
             raise ValueError(f"no {kind} '{getattr(d, kind)}'; known: {', '.join(table)}")
-    stride = 2 ** (len(d.multipliers) - 1)
-    if any(size % stride for size in shape[:-1]):
-        raise ValueError(
-            f"data of {' x '.join(map(str, shape[:-1]))} cannot be halved {len(d.multipliers) - 1} times: every side "
-            f"must be divisible by {stride}; resize the data or shorten net.multipliers"
-        )
+    check_sides(shape[:-1], len(d.multipliers) - 1)
     check(d.taps)
     if d.features in FEATURES:
         inspect.signature(FEATURES[d.features]).bind(None, None, **d.frequencies)
