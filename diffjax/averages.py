@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from diffjax import data, training
 from diffjax.errors import InputError
-from diffjax.evaluation import curve, make_evaluate
+from diffjax.evaluation import make_evaluate, plots
 from diffjax.experiment import Experiment, build
 from diffjax.record import read_record
 from diffjax.training.posthoc import Snapshot, coefficients, combine
@@ -75,6 +75,5 @@ def sweep(workdir: str | Path, stds: Sequence[float], *, step: int | None = None
     folder.mkdir(exist_ok=True)
     (folder / "ema.json").write_text(json.dumps(table, indent=1))
     points = np.asarray([(row["std"], row["heldout_loss"]) for row in table])
-    path, marks = folder / "ema.png", experiment.average.stds
-    curve(points, path, x="relative standard deviation of the average", y="held-out loss", marks=marks)
-    return path
+    names = dict(x="relative standard deviation of the average", y="held-out loss")
+    return plots.save(plots.curve(points, marks=experiment.average.stds, **names), folder / "ema.png")

@@ -26,9 +26,20 @@ def describe(experiment: Experiment) -> dict[str, Any]:
     source, seen = experiment.source, hashlib.sha256()
     for name, values in sorted(source.read(np.linspace(0, source.size - 1, SHOWN).astype(np.int64)).items()):
         seen.update(name.encode() + np.ascontiguousarray(values).tobytes())
-    versions = {name: metadata.version(name) for name in LIBRARIES}
     described = {"size": source.size, "shape": source.shape, "classes": source.classes, "seen": seen.hexdigest()[:16]}
-    return json.loads(json.dumps({"config": experiment.config, "data": described, "versions": versions}))
+    return json.loads(json.dumps({"config": experiment.config, "data": described, "versions": versions()}))
+
+
+def versions() -> dict[str, str]:
+    """Those of the libraries that numbers may depend on."""
+    return {name: metadata.version(name) for name in LIBRARIES}
+
+
+def identity(record: Mapping[str, Any], **which: Any) -> dict[str, Any]:
+    """A run as numbers about it name it: a hash of what it learned from what, beside which of its parameters."""
+    config = {name: value for name, value in record["config"].items() if name not in FREE_PARTS}
+    told = json.dumps({"config": config, "data": record["data"]}, sort_keys=True)
+    return {"run": hashlib.sha256(told.encode()).hexdigest()[:16], **which}
 
 
 def read_record(workdir: Path) -> dict[str, Any] | None:

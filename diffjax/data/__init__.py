@@ -5,6 +5,8 @@ from .folder import folder
 from .loader import Batches as Batches
 from .loader import heldout as heldout
 from .loader import order as order
+from .loader import read as read
+from .loader import scaled as scaled
 from .loader import stream as stream
 from .npz import npz
 from .records import records

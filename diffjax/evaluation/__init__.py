@@ -1,6 +1,6 @@
-"""Judging and showing: held-out loss, pictures, sample files."""
+"""Judging and showing: held-out loss, numbers with passports, figures, pictures, sample files."""
 
-from .curves import curve as curve
 from .heldout import make_evaluate as make_evaluate
+from .heldout import make_losses as make_losses
 from .pictures import picture as picture
 from .samples import write as write

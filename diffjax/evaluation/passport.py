@@ -26,6 +26,12 @@ from diffjax.errors import InputError, unknown, writing
 PARTS = ("n", "reference", "features", "labels", "sampler", "model", "seed", "versions")
 
 
+def normal(value: float, error: float) -> dict[str, Any]:
+    """A number with an interval that holds 95 % of a normal law of this standard error."""
+    value, margin = float(value), 1.96 * float(error)
+    return {"value": value, "interval": [value - margin, value + margin], "level": 0.95}
+
+
 def digest(arrays: Iterable[np.ndarray]) -> str:
     """16 hexadecimal digits of the SHA-256 of arrays, of their types and shapes, in their order."""
     seen = hashlib.sha256()
