@@ -14,13 +14,13 @@ from tqdm import tqdm
 from diffjax import training
 from diffjax.averages import rebuild
 from diffjax.data import Batch, Source
-from diffjax.diffusion.grids import GRIDS, pad
+from diffjax.diffusion.grids import pad
 from diffjax.diffusion.sampling import row_keys
 from diffjax.errors import InputError
 from diffjax.evaluation import write
-from diffjax.experiment import Experiment, build, pick
+from diffjax.experiment import Experiment, build
 from diffjax.record import read_record
-from diffjax.sampler import knobs_of, sampler
+from diffjax.sampler import sampler, settled
 
 LONGEST = 1000  # steps of a grid that runs in the one program of its solver
 
@@ -81,7 +81,6 @@ def make_sample(experiment: Experiment) -> Callable:
     """
     mesh = training.make_mesh()
     rows, same = training.batch_sharding(mesh), training.replicated(mesh)
-    defaults = experiment.config["sampler"]
 
     @cache
     def compiled(spec: tuple, guided: bool) -> Callable:
@@ -102,9 +101,7 @@ def make_sample(experiment: Experiment) -> Callable:
         if guidance is not None:
             require_guidance(experiment)
         label = cycled(labels, n, experiment.source.classes, guided=guidance is not None)
-        steps = int(defaults["steps"] if steps is None else steps)
-        ts = pick(GRIDS, "grid", {"name": grid}, experiment.process.schedule, steps, start=start)
-        spec, turned = knobs_of(experiment, {"name": solver or defaults["solver"], **options})
+        spec, turned, ts = settled(experiment, solver=solver, steps=steps, grid=grid, start=start, **options)
         run = compiled(tuple(sorted(spec.items())), guidance is not None)
         scale = jnp.float32(1.0 if guidance is None else guidance)
         size = min(batch, n) + -min(batch, n) % mesh.size  # every device gets as many rows
@@ -112,7 +109,7 @@ def make_sample(experiment: Experiment) -> Callable:
         for first in tqdm(range(0, n, size), unit="batch", disable=n <= size):
             some = {} if label is None else {"label": np.resize(label[first : first + size], size)}
             label_rows = training.spread(some, rows).get("label")
-            x = run(params, keys(key, size, first), pad(ts, max(steps, LONGEST) + 1), label_rows, scale, turned)
+            x = run(params, keys(key, size, first), pad(ts, max(len(ts), LONGEST + 1)), label_rows, scale, turned)
             parts.append(training.to_host(x))
         return np.concatenate(parts)[:n]
 
