@@ -99,7 +99,7 @@ def open_sampler(path: str | Path) -> Callable[..., Float[np.ndarray, "batch *S"
     def run(seed: int = 0, *, labels: Sequence[int] | None = None, guidance: float | None = None):
         if (guidance is not None) > about["guided"]:
             raise InputError(f"{path} was exported without guidance; export it with --guided")
-        label = cycled(labels, about["batch"], about["classes"], guided=guidance is not None)
+        label = cycled(labels, about["batch"], about["classes"], guidance=guidance)
         label = np.zeros(about["batch"], np.int32) if label is None else label  # a model without classes reads none
         scale = jnp.float32(1.0 if guidance is None else guidance)
         return np.asarray(call(leaves, jnp.uint32(seed), label, scale))

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from diffjax import training
 from diffjax.averages import rebuild
-from diffjax.data import Batch, Source
+from diffjax.data import Source, absent
 from diffjax.diffusion.grids import pad
 from diffjax.diffusion.sampling import row_keys
 from diffjax.errors import InputError
@@ -47,7 +47,7 @@ def load(workdir: str | Path, *, raw: bool = False, step: int | None = None, ema
             f"{workdir} holds no run (there is no config.json in it); train one there or name another workdir"
         )
     described = {key: record["data"][key] for key in ("size", "classes")}
-    experiment = build(record["config"], source=Source(_absent, shape=tuple(record["data"]["shape"]), **described))
+    experiment = build(record["config"], source=Source(absent, shape=tuple(record["data"]["shape"]), **described))
     if ema is not None:
         if raw:
             raise InputError("raw parameters are no average; leave out --raw or --ema")
@@ -64,10 +64,6 @@ def load(workdir: str | Path, *, raw: bool = False, step: int | None = None, ema
     state, meta = restored
     params = state["params"] if raw else state["ema"][0]
     return Model(experiment, params, meta["step"], partial(make_sample(experiment), params))
-
-
-def _absent(indices: np.ndarray) -> Batch:
-    raise InputError("a loaded model knows the size, shape and classes of its data, but does not hold it")
 
 
 def make_sample(experiment: Experiment) -> Callable:
@@ -100,7 +96,7 @@ def make_sample(experiment: Experiment) -> Callable:
             raise InputError(f"the number of samples and the batch must be at least 1; got {n} and {batch}")
         if guidance is not None:
             require_guidance(experiment)
-        label = cycled(labels, n, experiment.source.classes, guided=guidance is not None)
+        label = cycled(labels, n, experiment.source.classes, guidance=guidance)
         spec, turned, ts = settled(experiment, solver=solver, steps=steps, grid=grid, start=start, **options)
         run = compiled(tuple(sorted(spec.items())), guidance is not None)
         scale = jnp.float32(1.0 if guidance is None else guidance)
@@ -122,9 +118,16 @@ def require_guidance(experiment: Experiment) -> None:
         raise InputError("guidance needs a model trained with labels and label_dropout > 0; sample without guidance")
 
 
-def cycled(labels: Sequence[int] | None, n: int, classes: int, *, guided: bool) -> np.ndarray | None:
-    """n labels, the null class where none are asked for, or None where the model has no classes.  Raises InputError."""
-    if guided and labels is None:
+def cycled(
+    labels: Sequence[int] | None, n: int, classes: int, *, guidance: float | None = None
+) -> np.ndarray | None:  # fmt: skip
+    """n labels, the null class where none are asked for, or None where the model has no classes.
+
+    Raises InputError for labels that are none, and for a guidance that is not finite or has nothing to guide towards.
+    """
+    if guidance is not None and not np.isfinite(guidance):
+        raise InputError(f"guidance must be a finite number; got {guidance}; 1 changes nothing, 2 is strong")
+    if guidance is not None and labels is None:
         raise InputError(f"guidance needs labels to guide towards; give labels in 0..{classes - 1}")
     if labels is None:
         return np.full(n, classes, np.int32) if classes else None
