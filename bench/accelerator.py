@@ -17,6 +17,19 @@ import time
 from importlib import import_module
 from statistics import median
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bench.engines.duel import Engine, fight
+from diffjax import training
+from diffjax.data import Source, absent
+from diffjax.diffusion.grids import grid
+from diffjax.experiment import build
+from diffjax.program import abstract_batch, flops_per_step, mesh_of, program
+from diffjax.sampler import sampler
+from diffjax.training.cost import memory, peak_flops, state_bytes
+
 ROWS = {  # config, shape of the data, classes, batch, changes of the network
     "dit_s": ("dit_xl_256", (32, 32, 4), 1000, 256, dict(size="S")),
     "dit_b": ("dit_xl_256", (32, 32, 4), 1000, 256, dict(size="B")),
@@ -51,20 +64,11 @@ def main(arguments: list[str]) -> None:
 
 def measured(name: str, rows: int, remat: str) -> dict:
     """What a network costs to train and to sample from; prints it too."""
-    import jax
-    import numpy as np
-
-    from diffjax import training
-    from diffjax.data import Source
-    from diffjax.experiment import build
-    from diffjax.program import abstract_batch, flops_per_step, mesh_of, program
-    from diffjax.training.cost import memory, peak_flops, state_bytes
-
     config_name, shape, classes, batch_size, net = ROWS[name]
     config = import_module(f"configs.{config_name}").get_config().to_dict()
     config |= {"batch_size": rows or batch_size, "net": config["net"] | net}
     config["memory"] |= {"remat": remat}
-    experiment = build(config, source=Source(_nothing, 10**6, shape, classes))
+    experiment = build(config, source=Source(absent, 10**6, shape, classes))
     mesh = mesh_of(config)
     start, step, target = program(experiment, mesh)
     began = time.perf_counter()
@@ -105,12 +109,6 @@ def measured(name: str, rows: int, remat: str) -> dict:
 
 def _sampling(experiment, params, rows: int, steps: int = 50) -> tuple[float, float]:
     """(the loop of 50 DDIM steps / 50 calls of the network, its seconds), without guidance."""
-    import jax
-    import jax.numpy as jnp
-
-    from diffjax.diffusion.grids import grid
-    from diffjax.sampler import sampler
-
     run = jax.jit(sampler(experiment, {"name": "ddim"}, guided=False))
     keys, labels = jax.random.split(jax.random.key(1), rows), jnp.zeros(rows, jnp.int32)
     x, t, alone = jnp.zeros((rows, *experiment.source.shape)), jnp.full(rows, 0.5), jax.jit(experiment.denoise)
@@ -136,8 +134,6 @@ def _sampling(experiment, params, rows: int, steps: int = 50) -> tuple[float, fl
 
 def beside_torch(python: str) -> None:
     """Training steps of DiT and of the UNet against torch's, compiled, on the same device in turns."""
-    from bench.engines.duel import Engine, fight
-
     cores = os.cpu_count() or 1
     ours, theirs = Engine("ours", cores=cores), Engine("peer_torch", cores=cores, python=python)
     same = dict(step=True, half=True, compiled=True)
@@ -146,10 +142,6 @@ def beside_torch(python: str) -> None:
             side.ask(build=case, options=options)  # what a first build allocates and tunes is not of the duel
         duel = fight(ours, theirs, case, options, rounds=ROUNDS, times=STEPS)
         print(f"{case} {options}: ours / torch, compiled = {duel.ratio:.3f}, spread {duel.spread:.2f}", flush=True)
-
-
-def _nothing(indices):
-    raise AssertionError("the data of this bench are made on the device")
 
 
 if __name__ == "__main__":

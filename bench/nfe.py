@@ -9,7 +9,6 @@ draw noise it says nothing.  The best of all rules and grids run again on fresh 
 """
 
 import argparse
-from collections import namedtuple
 from functools import cache, partial
 from importlib.util import find_spec
 from itertools import chain, product
@@ -21,16 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from bench.nfe_rows import BUDGETS, LOWEST, Row, named, world
 from diffjax.diffusion import grids
 from diffjax.diffusion.sampling import sample
 from diffjax.diffusion.schedules import SCHEDULES, time_of_log_snr
 from diffjax.diffusion.solvers import SOLVERS
 from diffjax.evaluation.distances import floor, sliced_wasserstein
 from diffjax.testbed.judge import Setting
-from diffjax.testbed.worlds import WORLDS
 
-BUDGETS, FRESH, MORE, TOP = (5, 8, 10, 20), 8, 8, 10.0
-LOWEST = 0.002, 0.01, 0.03, 0.1  # sigma / alpha of the last level above data, where that is the user's choice
+FRESH, MORE, TOP = 8, 8, 10.0
 FAMILIES = "linear", "scaled_linear", "cosine", "cosine_betas", "edm", "ve", "flow"
 LEFT_OUT = "euler", "euler_ancestral", "dpm_1", "rk45"  # other names of ddim; takes as many calls as it pleases
 OPTIONS = {  # beside a row's defaults
@@ -39,13 +37,6 @@ OPTIONS = {  # beside a row's defaults
     "annealed_langevin": [{"per_level": 1}], "restart": [{"repeats": 1, "steps": 1}],
     "unipc": [{"order": 1}, {"order": 2}, {"taper": 1}], "dpmpp_3m": [{"taper": 1}],
 }  # fmt: skip
-world = cache(WORLDS["mixture"])
-# A rule on a grid, within a budget of calls, from level = (alpha, sigma).  run(x, seed) -> (samples, calls made).
-Row = namedtuple("Row", "side rule grid budget level run")
-
-
-def named(rule, options):
-    return " ".join([rule, *(f"{key}={value}" for key, value in options.items())])
 
 
 class Judge:

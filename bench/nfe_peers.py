@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench.nfe import BUDGETS, LOWEST, Row, named, world
+from bench.nfe_rows import BUDGETS, LOWEST, Row, named, world
 from tests.parity import peers
 
 torch, k_sampling = peers.torch, peers.k_sampling

@@ -13,22 +13,20 @@ hence no label_dropout here.  S to XXL: net.width 192 to 448, and lower learning
 
 from ml_collections import ConfigDict
 
+from configs import cifar10
+
 
 def get_config() -> ConfigDict:
+    config = cifar10.get_config().to_dict()
     return ConfigDict(
-        dict(
-            seed=0,
+        config | dict(
             steps=1_048_576,  # 2^31 images
             batch_size=2048,
             data=dict(
-                name="records", path="data/imagenet512_latents",
-                split="train", heldout="validation", flip=False, skip=False, range=(-1.0, 1.0),
+                name="records", path="data/imagenet512_latents", split="train", heldout="validation", flip=False,
+                skip=False, range=(-1.0, 1.0),
             ),
-            schedule=dict(name="edm", sigma_min=0.002, sigma_max=80.0, rho=7.0),
-            parameterization=dict(name="edm", data_std=0.5),
-            weight=dict(name="edm", data_std=0.5),
             times=dict(name="log_normal_sigma", mean=-0.4, std=1.0),
-            process=dict(name="gaussian"),
             net=dict(
                 name="edm2", width=128, multipliers=(1, 2, 3, 4), blocks=3, attention=(16, 8), head_width=64,
                 dropout=0.0, dtype="bfloat16",
@@ -39,12 +37,8 @@ def get_config() -> ConfigDict:
                 decay=dict(name="inverse_sqrt", after=70_000), clip=0.0,
             ),
             ema=dict(name="power", stds=(0.05, 0.10)),
-            every=dict(log=100, evaluate=10_000, checkpoint=5_000, preview=10_000, snapshot=4_096),
-            keep=dict(last=2, best=1),
-            loader=dict(workers=16, threads=2, prefetch=8),
-            mesh=dict(fsdp=1, tensor=1),
-            memory=dict(accumulate=1, remat="none", offload=False),
-            watch=dict(spike=0.0),
-            sampler=dict(solver="heun", steps=32, num=100),
+            every=config["every"] | dict(snapshot=4_096),
+            loader=config["loader"] | dict(workers=16),
+            sampler=config["sampler"] | dict(steps=32),
         )
     )  # fmt: skip

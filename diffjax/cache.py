@@ -9,13 +9,12 @@ Then, in the config, data.name="records" and data.path="data/cifar10".  An encod
 
 import argparse
 import importlib
-import runpy
 from collections.abc import Callable
 from pathlib import Path
 
 from diffjax.data import DATASETS, store
 from diffjax.errors import InputError, exit_on_input_error
-from diffjax.experiment import DATA_OPTIONS, pick
+from diffjax.experiment import DATA_OPTIONS, pick, read_config
 
 
 def main() -> None:
@@ -26,10 +25,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256, help="examples at a time (default: 256)")
     args = parser.parse_args()
     with exit_on_input_error():
-        try:
-            data = runpy.run_path(args.config)["get_config"]().to_dict()["data"]
-        except (OSError, KeyError, SyntaxError) as error:
-            raise InputError(f"cannot load the config {args.config}: {error}") from error
+        config = read_config(args.config)
+        if "data" not in config:
+            raise InputError(f"the config {args.config} has no data; add it as in configs/digits.py")
+        data = config["data"]
         encode = _function(args.encode) if args.encode else None
         spec = {key: value for key, value in data.items() if key not in DATA_OPTIONS}
         for split in filter(None, (data["split"], data["heldout"])):

@@ -9,10 +9,8 @@ layout.  With --activations a recording of the original is compared, module by m
 """
 
 import argparse
-import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 
 def shape(text: str) -> tuple[int, ...]:
@@ -39,21 +37,6 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def read_config(path: str) -> Mapping[str, Any]:
-    """What get_config of a file says.  Raises InputError if there is no such file or function."""
-    from diffjax.errors import InputError
-
-    spec = importlib.util.spec_from_file_location("config", path)
-    try:
-        if spec is None or spec.loader is None:
-            raise ImportError("it is no Python file")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module.get_config().to_dict()
-    except (OSError, ImportError, AttributeError, SyntaxError) as error:
-        raise InputError(f"cannot load the config {path}: {error}; name a file as configs/digits.py is") from None
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
     from diffjax.errors import InputError, exit_on_input_error  # here, so that --help answers at once
@@ -67,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.source and not args.config:
             raise InputError("an import needs --config: the schedule and what the network predicts are not in weights")
         from diffjax import certificate, transfer
+        from diffjax.experiment import read_config
         from diffjax.model import load
 
         if args.source:

@@ -7,7 +7,9 @@ compiles.
 """
 
 import inspect
+import runpy
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -54,7 +56,6 @@ OPTIONS = {
 DATA_OPTIONS = {"split": str, "heldout": str, "flip": bool, "skip": bool, "range": tuple}
 RATE_OPTIONS = {"learning_rate": float, "warmup": int, "decay": object, "clip": float}
 
-
 ANSWERS = {"learned_variance": 2}  # of a network, for each number of the data, if not one
 
 
@@ -75,6 +76,17 @@ class Experiment(NamedTuple):
     average: Average
     splits: Overrides  # of the net, over the mesh's `tensor`
     rhythm: Rhythm
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """What get_config of a Python file says.  Raises InputError if there is no such file or function."""
+    try:
+        found = runpy.run_path(str(path))
+        if "get_config" not in found:
+            raise ImportError("it has no function get_config")
+        return found["get_config"]().to_dict()
+    except (OSError, ImportError, AttributeError, SyntaxError) as error:
+        raise InputError(f"cannot load the config {path}: {error}; name a file as configs/digits.py is") from None
 
 
 def pick(table: Mapping[str, Callable], kind: str, spec: Mapping[str, Any], /, *args: Any, **bound: Any) -> Any:

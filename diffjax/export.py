@@ -24,12 +24,10 @@ import numpy as np
 from jax import export
 from jaxtyping import Float
 
-from diffjax.diffusion.grids import GRIDS
 from diffjax.diffusion.sampling import row_keys
 from diffjax.errors import InputError, exit_on_input_error
-from diffjax.experiment import pick
 from diffjax.model import Model, cycled, load, require_guidance
-from diffjax.sampler import knobs_of, sampler
+from diffjax.sampler import sampler, settled
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
@@ -42,7 +40,7 @@ def export_sampler(
 
     Raises InputError for what the sampler refuses, and for a platform that there is not.
     """
-    experiment, defaults = model.experiment, model.experiment.config["sampler"]
+    experiment = model.experiment
     for platform in platforms:
         if platform not in PLATFORMS:
             raise InputError(f"no platform '{platform}'; known: {', '.join(PLATFORMS)}")
@@ -50,9 +48,7 @@ def export_sampler(
         raise InputError(f"the batch of an exported sampler must be at least 1; got {batch}")
     if guided:
         require_guidance(experiment)
-    steps = int(defaults["steps"] if steps is None else steps)
-    ts = pick(GRIDS, "grid", {"name": grid}, experiment.process.schedule, steps)
-    spec, turned = knobs_of(experiment, {"name": solver or defaults["solver"], **options})
+    spec, turned, ts = settled(experiment, solver=solver, steps=steps, grid=grid, **options)
     run, classes = sampler(experiment, spec, guided=guided), experiment.source.classes
 
     def program(params, seed, labels, scale):
@@ -66,7 +62,7 @@ def export_sampler(
     exported = export.export(flat, platforms=platforms or None)(abstract, *shapes, jax.ShapeDtypeStruct((), "float32"))
     about = {
         "config": experiment.config, "classes": classes, "guided": guided, "batch": batch, "step": model.step,
-        "solver": spec, "knobs": turned, "steps": steps, "grid": grid, "platforms": list(exported.platforms),
+        "solver": spec, "knobs": turned, "steps": len(ts) - 1, "grid": grid, "platforms": list(exported.platforms),
         "jax": jax.__version__, "shape": list(experiment.source.shape),
     }  # fmt: skip
     arrays = io.BytesIO()
@@ -103,7 +99,7 @@ def open_sampler(path: str | Path) -> Callable[..., Float[np.ndarray, "batch *S"
     def run(seed: int = 0, *, labels: Sequence[int] | None = None, guidance: float | None = None):
         if (guidance is not None) > about["guided"]:
             raise InputError(f"{path} was exported without guidance; export it with --guided")
-        label = cycled(labels, about["batch"], about["classes"], guided=guidance is not None)
+        label = cycled(labels, about["batch"], about["classes"], guidance=guidance)
         label = np.zeros(about["batch"], np.int32) if label is None else label  # a model without classes reads none
         scale = jnp.float32(1.0 if guidance is None else guidance)
         return np.asarray(call(leaves, jnp.uint32(seed), label, scale))

@@ -13,14 +13,14 @@ from tqdm import tqdm
 
 from diffjax import training
 from diffjax.averages import rebuild
-from diffjax.data import Batch, Source
-from diffjax.diffusion.grids import GRIDS, pad
+from diffjax.data import Source, absent
+from diffjax.diffusion.grids import pad
 from diffjax.diffusion.sampling import row_keys
 from diffjax.errors import InputError
 from diffjax.evaluation import write
-from diffjax.experiment import Experiment, build, pick
+from diffjax.experiment import Experiment, build
 from diffjax.record import read_record
-from diffjax.sampler import knobs_of, sampler
+from diffjax.sampler import sampler, settled
 
 LONGEST = 1000  # steps of a grid that runs in the one program of its solver
 
@@ -47,7 +47,7 @@ def load(workdir: str | Path, *, raw: bool = False, step: int | None = None, ema
             f"{workdir} holds no run (there is no config.json in it); train one there or name another workdir"
         )
     described = {key: record["data"][key] for key in ("size", "classes")}
-    experiment = build(record["config"], source=Source(_absent, shape=tuple(record["data"]["shape"]), **described))
+    experiment = build(record["config"], source=Source(absent, shape=tuple(record["data"]["shape"]), **described))
     if ema is not None:
         if raw:
             raise InputError("raw parameters are no average; leave out --raw or --ema")
@@ -66,10 +66,6 @@ def load(workdir: str | Path, *, raw: bool = False, step: int | None = None, ema
     return Model(experiment, params, meta["step"], partial(make_sample(experiment), params))
 
 
-def _absent(indices: np.ndarray) -> Batch:
-    raise InputError("a loaded model knows the size, shape and classes of its data, but does not hold it")
-
-
 def make_sample(experiment: Experiment) -> Callable:
     """(params, key, n, *, ...) -> float32 [n, *S] in the data range, on the host.
 
@@ -81,7 +77,6 @@ def make_sample(experiment: Experiment) -> Callable:
     """
     mesh = training.make_mesh()
     rows, same = training.batch_sharding(mesh), training.replicated(mesh)
-    defaults = experiment.config["sampler"]
 
     @cache
     def compiled(spec: tuple, guided: bool) -> Callable:
@@ -101,10 +96,8 @@ def make_sample(experiment: Experiment) -> Callable:
             raise InputError(f"the number of samples and the batch must be at least 1; got {n} and {batch}")
         if guidance is not None:
             require_guidance(experiment)
-        label = cycled(labels, n, experiment.source.classes, guided=guidance is not None)
-        steps = int(defaults["steps"] if steps is None else steps)
-        ts = pick(GRIDS, "grid", {"name": grid}, experiment.process.schedule, steps, start=start)
-        spec, turned = knobs_of(experiment, {"name": solver or defaults["solver"], **options})
+        label = cycled(labels, n, experiment.source.classes, guidance=guidance)
+        spec, turned, ts = settled(experiment, solver=solver, steps=steps, grid=grid, start=start, **options)
         run = compiled(tuple(sorted(spec.items())), guidance is not None)
         scale = jnp.float32(1.0 if guidance is None else guidance)
         size = min(batch, n) + -min(batch, n) % mesh.size  # every device gets as many rows
@@ -112,7 +105,7 @@ def make_sample(experiment: Experiment) -> Callable:
         for first in tqdm(range(0, n, size), unit="batch", disable=n <= size):
             some = {} if label is None else {"label": np.resize(label[first : first + size], size)}
             label_rows = training.spread(some, rows).get("label")
-            x = run(params, keys(key, size, first), pad(ts, max(steps, LONGEST) + 1), label_rows, scale, turned)
+            x = run(params, keys(key, size, first), pad(ts, max(len(ts), LONGEST + 1)), label_rows, scale, turned)
             parts.append(training.to_host(x))
         return np.concatenate(parts)[:n]
 
@@ -125,9 +118,16 @@ def require_guidance(experiment: Experiment) -> None:
         raise InputError("guidance needs a model trained with labels and label_dropout > 0; sample without guidance")
 
 
-def cycled(labels: Sequence[int] | None, n: int, classes: int, *, guided: bool) -> np.ndarray | None:
-    """n labels, the null class where none are asked for, or None where the model has no classes.  Raises InputError."""
-    if guided and labels is None:
+def cycled(
+    labels: Sequence[int] | None, n: int, classes: int, *, guidance: float | None = None
+) -> np.ndarray | None:  # fmt: skip
+    """n labels, the null class where none are asked for, or None where the model has no classes.
+
+    Raises InputError for labels that are none, and for a guidance that is not finite or has nothing to guide towards.
+    """
+    if guidance is not None and not np.isfinite(guidance):
+        raise InputError(f"guidance must be a finite number; got {guidance}; 1 changes nothing, 2 is strong")
+    if guidance is not None and labels is None:
         raise InputError(f"guidance needs labels to guide towards; give labels in 0..{classes - 1}")
     if labels is None:
         return np.full(n, classes, np.int32) if classes else None

@@ -42,6 +42,13 @@ def identity(record: Mapping[str, Any], **which: Any) -> dict[str, Any]:
     return {"run": hashlib.sha256(told.encode()).hexdigest()[:16], **which}
 
 
+def meta_of(record: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """What a checkpoint is saved with beside its state: where the run stands, and a copy of what identifies it."""
+    config = record["config"]
+    position = {"step": step, "seed": config["seed"], "examples": step * config["batch_size"]}
+    return {"step": step, "position": position, "mesh": config["mesh"], **record}
+
+
 def read_record(workdir: Path) -> dict[str, Any] | None:
     """What identifies the run in a workdir, or None.  Raises InputError if its config.json is damaged."""
     path = workdir / "config.json"

@@ -24,7 +24,7 @@ from diffjax.evaluation import make_evaluate, picture
 from diffjax.experiment import Experiment, batches, build
 from diffjax.model import make_sample
 from diffjax.program import flops_per_step, mesh_of, program
-from diffjax.record import agree, claim, describe, say, write_record
+from diffjax.record import agree, claim, describe, meta_of, say, write_record
 from diffjax.training.cost import peak_flops
 
 
@@ -54,11 +54,9 @@ def train(
     agree(record)
     claim(workdir, record, allow_changes=allow_changes)
     init, step, target = program(experiment, mesh)
-    keep = config["keep"]
+    folder, keep = workdir / "checkpoints", config["keep"]
     with (
-        training.open_checkpoints(
-            workdir / "checkpoints", keep_last=keep["last"], keep_best=keep["best"]
-        ) as checkpoints,
+        training.open_checkpoints(folder, keep_last=keep["last"], keep_best=keep["best"]) as checkpoints,
         _snapshots(workdir, config["every"]["snapshot"]) as snapshots,
         _interruptible() as interrupted,
     ):
@@ -69,31 +67,29 @@ def train(
             say(f"training is complete: {workdir} is at step {start} of {config['steps']}")
             return
         write_record(workdir, record)  # only now: a state that does not fit has been refused
-        say(f"data: {data.describe(experiment.source, tuple(config['data']['range']))}")
-        size = sum(leaf.size for leaf in jax.tree.leaves(target.params))
         if snapshots is not None:
             snapshots.discard_after(start)
         verb = "starting" if restored is None else "continuing"
+        size = sum(leaf.size for leaf in jax.tree.leaves(target.params))
+        say(f"data: {data.describe(experiment.source, tuple(config['data']['range']))}")
         say(f"{verb} at step {start}: {size:,} parameters, {mesh.size} device(s)")
-        sharding = training.batch_sharding(mesh)
-        stream = training.ahead(data.stream(local, start, **config["loader"]), sharding)
-        report = _report(experiment, workdir, start, mesh, wandb=wandb)
-        profiled = training.Profile(workdir / "profile", profile)
         actions = _actions(
-            experiment, workdir, record, checkpoints, snapshots=snapshots, interrupted=interrupted, sharding=sharding
+            experiment, workdir, record, checkpoints, snapshots=snapshots, interrupted=interrupted, mesh=mesh
         )
-        with report, contextlib.closing(profiled), contextlib.closing(stream):
-            training.fit(
-                step,
-                state,
-                stream,
-                steps=range(start, config["steps"]),
-                rhythm=experiment.rhythm,
-                actions=actions,
-                report=report,
-                watch=training.Watch(**config["watch"]),
-                profile=profiled,
-            )
+        _fit(experiment, workdir, local, step, state, mesh, actions=actions, profile=profile, wandb=wandb)
+
+
+def _fit(experiment: Experiment, workdir, local, step, state, mesh, *, actions, profile: int, wandb: str) -> None:
+    """The loop, from the step of `state` to the config's last."""
+    config, start = experiment.config, int(state.step)
+    stream = training.ahead(data.stream(local, start, **config["loader"]), training.batch_sharding(mesh))
+    report = _report(experiment, workdir, start, mesh, wandb=wandb)
+    profiled = training.Profile(workdir / "profile", profile)
+    with report, contextlib.closing(profiled), contextlib.closing(stream):
+        training.fit(
+            step, state, stream, steps=range(start, config["steps"]), rhythm=experiment.rhythm, actions=actions,
+            report=report, watch=training.Watch(**config["watch"]), profile=profiled,
+        )  # fmt: skip
 
 
 def _report(experiment: Experiment, workdir: Path, start: int, mesh, *, wandb: str) -> training.Report:
@@ -112,46 +108,13 @@ def _report(experiment: Experiment, workdir: Path, start: int, mesh, *, wandb: s
 
 
 def _actions(
-    experiment: Experiment,
-    workdir: Path,
-    record: Mapping[str, Any],
-    checkpoints,
-    *,
-    snapshots,
-    interrupted: Callable,
-    sharding,
-) -> training.Actions:
+    experiment: Experiment, workdir: Path, record: Mapping[str, Any], checkpoints, *, snapshots,
+    interrupted: Callable[[], bool], mesh,
+) -> training.Actions:  # fmt: skip
     """What the loop calls between steps."""
-    config = experiment.config
-    value_range = tuple(config["data"]["range"])
-    evaluate = make_evaluate(experiment.denoise, experiment.process)
-    fixed = []
-    if experiment.heldout:
-        rows = data.heldout(experiment.heldout, config["batch_size"], value_range=value_range)
-        fixed = [training.spread(batch, sharding) for batch in rows]
-    sample, classes = make_sample(experiment), experiment.source.classes
-
-    def judge(state):
-        return evaluate(state.ema[0], fixed) if fixed else {}
-
-    def preview(state, step):
-        labels = np.arange(classes) if classes else None
-        n = config["sampler"]["num"]
-        x = sample(state.ema[0], jax.random.key(0), n, labels=labels)
-        if jax.process_index() != 0:
-            return
-        try:
-            sheet = picture(x, value_range, labels=None if labels is None else np.resize(labels, n))
-        except ValueError:  # samples of a shape that has no picture
-            return
-        with writing(workdir):
-            (workdir / "previews").mkdir(exist_ok=True)
-            sheet.save(workdir / "previews" / f"{step:07d}.png")
 
     def save(state, step, score):
-        position = {"step": step, "seed": config["seed"], "examples": step * config["batch_size"]}
-        meta = {"step": step, "position": position, "mesh": config["mesh"], **record}
-        checkpoints.save(step, state, meta=meta, metric=score)
+        checkpoints.save(step, state, meta=meta_of(record, step), metric=score)
 
     def snapshot(state, step):
         snapshots.save(step, {"ema": state.ema}, meta={"step": step})
@@ -165,7 +128,40 @@ def _actions(
             return checkpoints.reached_preemption(step)
         return interrupted()
 
+    judge, preview = _judge(experiment, training.batch_sharding(mesh)), _preview(experiment, workdir)
     return training.Actions(judge, preview, save, snapshot, alarm, stop)
+
+
+def _judge(experiment: Experiment, sharding) -> Callable:
+    """(state) -> what its average is worth on the data held out, which stay on the devices; {} if there are none."""
+    if not experiment.heldout:
+        return lambda state: {}
+    config = experiment.config
+    evaluate = make_evaluate(experiment.denoise, experiment.process)
+    rows = data.heldout(experiment.heldout, config["batch_size"], value_range=tuple(config["data"]["range"]))
+    fixed = [training.spread(batch, sharding) for batch in rows]
+    return lambda state: evaluate(state.ema[0], fixed) if fixed else {}
+
+
+def _preview(experiment: Experiment, workdir: Path) -> Callable:
+    """(state, step): draw samples by the average, of every class, into one picture."""
+    config, sample, classes = experiment.config, make_sample(experiment), experiment.source.classes
+
+    def preview(state, step):
+        labels, n = np.arange(classes) if classes else None, config["sampler"]["num"]
+        x = sample(state.ema[0], jax.random.key(0), n, labels=labels)
+        if jax.process_index() != 0:
+            return
+        try:
+            shown = None if labels is None else np.resize(labels, n)
+            sheet = picture(x, tuple(config["data"]["range"]), labels=shown)
+        except ValueError:  # samples of a shape that has no picture
+            return
+        with writing(workdir):
+            (workdir / "previews").mkdir(exist_ok=True)
+            sheet.save(workdir / "previews" / f"{step:07d}.png")
+
+    return preview
 
 
 def _snapshots(workdir: Path, every: int) -> contextlib.AbstractContextManager:

@@ -6,8 +6,10 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
 from diffjax.diffusion.gaussian import mean
+from diffjax.diffusion.grids import GRIDS
 from diffjax.diffusion.guidance import classifier_free
 from diffjax.diffusion.sampling import generate
 from diffjax.diffusion.solvers import SOLVERS, draws_noise
@@ -38,6 +40,20 @@ def sampler(experiment: Experiment, spec: Mapping[str, Any], *, guided: bool) ->
         return generate(keys, guide, solver, process=process, ts=ts, like=like, cond=labels, padded=True)
 
     return run
+
+
+def settled(
+    experiment: Experiment, *, solver: str | None = None, steps: int | None = None, grid: str = "uniform",
+    start: float = 1.0, **options: Any,
+) -> tuple[dict[str, Any], dict[str, float], Float[Array, "n+1"]]:  # fmt: skip
+    """(a solver's spec, its knobs, the grid), with the config's solver and steps where none are given.
+
+    Raises InputError for whatever the grid or the solver refuses.
+    """
+    defaults = experiment.config["sampler"]
+    steps = int(defaults["steps"] if steps is None else steps)
+    ts = pick(GRIDS, "grid", {"name": grid}, experiment.process.schedule, steps, start=start)
+    return *knobs_of(experiment, {"name": solver or defaults["solver"], **options}), ts
 
 
 def knobs_of(experiment: Experiment, spec: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:

@@ -25,7 +25,7 @@ from diffjax.interchange.layouts import Layout, Target, chosen, layout
 from diffjax.interchange.rules import Pair, exported, imported, pair
 from diffjax.model import load
 from diffjax.nets import NETS
-from diffjax.record import claim, describe, read_record, say, write_record
+from diffjax.record import claim, describe, meta_of, read_record, say, write_record
 
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 MANY = 200  # tensors from which progress is shown
@@ -126,13 +126,12 @@ def _tree(experiment: Experiment, found: Mapping[str, np.ndarray]) -> Any:
 
 def _save(experiment: Experiment, params: Any, workdir: Path) -> None:
     """As `train` leaves a run before its first step."""
-    config, record = experiment.config, describe(experiment)
+    record = describe(experiment)
     claim(workdir, record, allow_changes=False)
-    key = jax.random.key(config["seed"])
+    key = jax.random.key(experiment.config["seed"])
     state = training.initial(lambda _: params, experiment.optimizer, experiment.average, key)
-    meta = {"step": 0, "position": {"step": 0, "seed": config["seed"], "examples": 0}, "mesh": config["mesh"], **record}
     with training.open_checkpoints(workdir / "checkpoints") as checkpoints:
-        checkpoints.save(0, state, meta=meta, wait=True)
+        checkpoints.save(0, state, meta=meta_of(record, 0), wait=True)
     write_record(workdir, record)
 
 

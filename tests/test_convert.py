@@ -12,6 +12,7 @@ import pytest
 import diffjax
 from configs import digits
 from diffjax import convert
+from diffjax.experiment import read_config
 from diffjax.interchange import safetensors
 from diffjax.interchange.layouts import LAYOUTS
 from diffjax.interchange.rules import exported, pair
@@ -100,7 +101,7 @@ def test_a_recording_of_itself_has_no_error(place, capsys):
 @pytest.mark.slow
 def test_it_is_trained_further(place):
     folder, ours = place
-    diffjax.train(convert.read_config(f"{folder}/config.py") | {"net": NET}, folder / "run", allow_changes=True)
+    diffjax.train(read_config(f"{folder}/config.py") | {"net": NET}, folder / "run", allow_changes=True)
     params = named(diffjax.load(folder / "run", raw=True).params)
     steps = {name: np.abs(leaf - ours[name]).max() for name, leaf in params.items()}
     assert 0 < max(steps.values()) <= 1.1 * digits.get_config().optimizer.learning_rate

@@ -136,6 +136,8 @@ def test_a_program_and_its_memory_do_not_grow_with_its_steps(experiment):
         (dict(steps=0), "steps must be at least 1; got 0"),
         (dict(start=1.5), "within \\[0, 1\\]"),
         (dict(guidance=2.0), "guidance needs labels"),
+        (dict(guidance=float("nan"), labels=[0]), "guidance must be a finite number; got nan"),
+        (dict(guidance=-float("inf"), labels=[0]), "guidance must be a finite number; got -inf"),
         (dict(solver="heum"), "did you mean 'heun'"),
     ],
 )

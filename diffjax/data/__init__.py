@@ -13,6 +13,7 @@ from .records import records
 from .records import store as store
 from .source import Batch as Batch
 from .source import Source as Source
+from .source import absent as absent
 from .source import describe as describe
 from .tfds import tfds
 from .toy import toy

@@ -54,6 +54,11 @@ def from_arrays(x: np.ndarray, label: np.ndarray | None, *, classes: int = 0, **
     return Source(Arrays(x, label), len(x), x.shape[1:], classes if label is not None else 0, **facts)
 
 
+def absent(indices: Int[np.ndarray, "n"]) -> Batch:
+    """`read` of a data set of which no more than size, shape and classes are needed.  Raises InputError."""
+    raise InputError("this source knows the size, shape and classes of its data, but does not hold it")
+
+
 def describe(source: Source, value_range: tuple[float, float]) -> str:
     """One line: how many of what, in which classes and range."""
     shape = " x ".join(map(str, source.shape))

@@ -26,6 +26,7 @@ from .types import Weight
 
 
 def snr_of(schedule, t):
+    """alpha^2 / sigma^2 at t: infinite where sigma is 0."""
     alpha, sigma = schedule(t)
     return (alpha / sigma) ** 2
 

@@ -20,19 +20,8 @@ ARRAY, SCALAR = 1, 3
 CHUNKED = "__msgpack_chunked_array__"
 EXTRA = {name: np.dtype(getattr(ml_dtypes, name)) for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")}
 PLAIN = (
-    "bool",
-    "uint8",
-    "int8",
-    "uint16",
-    "int16",
-    "uint32",
-    "int32",
-    "uint64",
-    "int64",
-    "float16",
-    "float32",
-    "float64",
-)
+    "bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64",
+)  # fmt: skip
 DTYPES = EXTRA | {name: np.dtype(name) for name in PLAIN}
 
 

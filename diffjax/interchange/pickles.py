@@ -91,22 +91,17 @@ class _Inert(pickle.Unpickler):
 
 
 def _of_zip(path: Path) -> Any:
-    with zipfile.ZipFile(path) as archive:
-        names = {name.partition("/")[2]: name for name in archive.namelist()}
-        if "data.pkl" not in names:
-            raise InputError("it is a zip without data.pkl; torch.save writes one, TorchScript archives are not read")
-        if "byteorder" in names and archive.read(names["byteorder"]) != b"little":
-            raise InputError("it was saved on a big-endian machine; save it again as safetensors")
-        program = archive.read(names["data.pkl"])
+    archive = zipfile.ZipFile(path)  # open as long as an array may be looked at: it closes when the last is forgotten
+    names = {name.partition("/")[2]: name for name in archive.namelist()}
+    if "data.pkl" not in names:
+        raise InputError("it is a zip without data.pkl; torch.save writes one, TorchScript archives are not read")
+    if "byteorder" in names and archive.read(names["byteorder"]) != b"little":
+        raise InputError("it was saved on a big-endian machine; save it again as safetensors")
 
     def storage(dtype, key, _place, size):
-        def content():
-            with zipfile.ZipFile(path) as archive:  # checks the member's CRC
-                return archive.read(names[f"data/{key}"])
+        return Storage(dtype, size, lambda: archive.read(names[f"data/{key}"]))  # checks the member's CRC
 
-        return Storage(dtype, size, content)
-
-    return _Inert(io.BytesIO(program), storage).load()
+    return _Inert(io.BytesIO(archive.read(names["data.pkl"])), storage).load()
 
 
 def _of_stream(file) -> Any:

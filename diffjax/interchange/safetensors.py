@@ -38,9 +38,9 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
             raise _broken(path, f"its header should have {length} bytes and the file has {size}")
         header = _header(path, file.read(length))
     data = np.memmap(path, np.uint8, "r", offset=8 + length) if size > 8 + length else np.zeros(0, np.uint8)
-    spans = sorted((*_span(path, name, entry), name) for name, entry in header.items())
+    spans = {name: _span(path, name, entry) for name, entry in header.items()}
     reached = 0
-    for begin, end, name in spans:
+    for (begin, end), name in sorted((span, name) for name, span in spans.items()):
         if begin < reached:
             raise _broken(
                 path, f"'{name}' begins at byte {begin}, inside the tensor before it, which ends at {reached}"
@@ -54,7 +54,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
         raise _broken(path, f"{data.size - reached} bytes after the last tensor belong to nothing")
     return {
         name: data[begin:end].view(DTYPES[header[name]["dtype"]]).reshape(header[name]["shape"])
-        for begin, end, name in sorted(spans, key=lambda span: list(header).index(span[2]))
+        for name, (begin, end) in spans.items()
     }
 
 

@@ -9,7 +9,6 @@ device, with which whatever is restored is compared.
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
 import math
 import os
@@ -25,52 +24,16 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
-from jaxtyping import PyTree
 
 from diffjax.errors import InputError
 
+from . import contents
+from .contents import State
 from .faults import CheckpointError as CheckpointError
 from .faults import CheckpointMismatch, blaming
 from .fingerprints import fingerprint, named
 
 ROOM = 2**18  # bytes that a checkpoint takes beside its arrays, at most
-State = PyTree  # a NamedTuple or a dict, of pytrees of arrays
-
-
-def _fields(state: State) -> dict[str, PyTree]:
-    """The top-level fields that are there, each of them one item of the checkpoint."""
-    fields = state._asdict() if hasattr(state, "_asdict") else dict(state)
-    for name in fields:
-        if not str(name).isidentifier() or name == "meta":
-            raise InputError(f"a state cannot have a field named '{name}'; use an identifier other than 'meta'")
-    return {name: tree for name, tree in fields.items() if tree is not None}
-
-
-def _items(leaves: Mapping[str, Any], args: type) -> dict[str, Any]:
-    """Orbax arguments per field; without the empty leaves, which Orbax refuses and which hold nothing to store."""
-    fields = dict.fromkeys(path.split("/")[0] for path, leaf in leaves.items() if leaf.size)
-    return {f: args({p: leaf for p, leaf in leaves.items() if p.split("/")[0] == f and leaf.size}) for f in fields}
-
-
-def _abstract(leaves: Mapping[str, Any]) -> dict[str, str]:
-    return {path: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for path, leaf in leaves.items()}
-
-
-def _difference(wanted: Mapping[str, str], stored: Mapping[str, str]) -> str | None:
-    """The first difference of two abstract trees in words, or None."""
-    for path in [*wanted, *stored]:
-        if path not in stored:
-            return f"'{path}' ({wanted[path]}) is missing from it"
-        if path not in wanted:
-            return f"it has '{path}' ({stored[path]}), which the target lacks"
-        if wanted[path] != stored[path]:
-            return f"'{path}' is {stored[path]} in it and {wanted[path]} in the target"
-    return None
-
-
-def _digest(record: Mapping[str, Any]) -> str:
-    content = json.dumps({key: value for key, value in record.items() if key != "sha256"}, sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _all_agree(good: bool) -> bool:
@@ -136,8 +99,8 @@ class Checkpoints:
         self.wait()
         if self.read_only:
             raise CheckpointError(step, self.directory, "opened with read_only=True; open it for writing to save")
-        step, leaves = int(step), {path: jnp.asarray(leaf) for path, leaf in named(_fields(state)).items()}
-        record = {"meta": meta, "metric": None if metric is None else float(metric), "tree": _abstract(leaves)}
+        step, leaves = int(step), {path: jnp.asarray(leaf) for path, leaf in named(contents.fields(state)).items()}
+        record = {"meta": meta, "metric": None if metric is None else float(metric), "tree": contents.abstract(leaves)}
         try:
             record = json.loads(json.dumps(record | {"fingerprint": fingerprint(leaves)}))
         except TypeError as error:
@@ -145,8 +108,8 @@ class Checkpoints:
         if not self._is_new(step, record):
             return False
         self._require_room(step, sum(leaf.nbytes for leaf in leaves.values()))
-        args = {"meta": ocp.args.JsonSave(record | {"sha256": _digest(record)})}
-        fields = _items(leaves, ocp.args.PyTreeSave)
+        args = {"meta": ocp.args.JsonSave(record | {"sha256": contents.digest(record)})}
+        fields = contents.items(leaves, ocp.args.PyTreeSave)
         # Weights hardly compress (by 7 %), and trying takes a core for seconds that training wants.
         plain: Any = {name: ocp.PyTreeCheckpointHandler(use_compression=False) for name in fields}
         plain["meta"] = ocp.JsonCheckpointHandler()
@@ -257,7 +220,7 @@ class Checkpoints:
             (self._path(step) / "_CHECKPOINT_METADATA").stat()  # Orbax's mark that the step is whole
             # The file itself, not through Orbax: a reader needs no threads and no barriers for it.
             record = json.loads((self._path(step) / "meta" / "metadata").read_text())
-            if record["sha256"] != _digest(record):
+            if record["sha256"] != contents.digest(record):
                 raise ValueError("the record in meta/metadata does not match its SHA-256")
             return record
 
@@ -272,10 +235,10 @@ class Checkpoints:
         return [-negative for _, negative in sorted(ranked)]
 
     def _load(self, target: State, step: int) -> tuple[State, dict]:
-        fields, record = _fields(target), self._record(step)
+        fields, record = contents.fields(target), self._record(step)
         wanted = named(fields)
         stored = {path: leaf for path, leaf in record["tree"].items() if path.split("/")[0] in fields}
-        if difference := _difference(_abstract(wanted), stored):
+        if difference := contents.difference(contents.abstract(wanted), stored):
             cause = f"{difference}; restore it with the configuration it was saved with"
             raise CheckpointMismatch(step, self._path(step), cause)
         default = SingleDeviceSharding(jax.local_devices()[0])
@@ -283,7 +246,7 @@ class Checkpoints:
             path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or default)
             for path, leaf in wanted.items()
         }
-        args = _items(placed, ocp.args.StandardRestore)
+        args = contents.items(placed, ocp.args.StandardRestore)
         leaves = {path: jnp.zeros(leaf.shape, leaf.dtype) for path, leaf in wanted.items() if not leaf.size}
         with blaming(step, self._path(step)), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
             restored = reader.restore(self._path(step), args=ocp.args.Composite(**args)) if args else {}

@@ -1,7 +1,7 @@
 """What a compiled program costs on each device, read off the program: memory, collectives, arithmetic."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -83,17 +83,24 @@ def memory(compiled: jax.stages.Compiled) -> Mapping[str, int]:
     return {"arguments": plan.argument_size_in_bytes, "temporary": plan.temp_size_in_bytes, "outputs": max(fresh, 0)}
 
 
+def equations(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:
+    """Every equation of a traced program, inner ones included, and how often it runs: in a scan as often as that."""
+    for equation in jaxpr.eqns:
+        yield equation, times
+        inside = times * (equation.params["length"] if equation.primitive.name == "scan" else 1)
+        for inner in jaxprs_in_params(equation.params):
+            yield from equations(inner, inside)
+
+
 def flops(jaxpr: Any) -> float:
     """Floating-point operations of a traced program's products and convolutions; a scan counts as often as it runs."""
     total = 0.0
-    for equation in jaxpr.eqns:
+    for equation, times in equations(jaxpr):
         name, params, sizes = equation.primitive.name, equation.params, [v.aval.shape for v in equation.invars]
         if name == "dot_general":
             ((summed, _), _), out = params["dimension_numbers"], equation.outvars[0].aval
-            total += 2 * out.size * np.prod([sizes[0][axis] for axis in summed])
+            total += times * 2 * out.size * np.prod([sizes[0][axis] for axis in summed])
         elif name == "conv_general_dilated":
             kernel, out = sizes[1], equation.outvars[0].aval
-            total += 2 * out.size * np.prod(kernel) / kernel[params["dimension_numbers"].rhs_spec[0]]
-        times = params["length"] if name == "scan" else 1
-        total += times * sum(flops(inner) for inner in jaxprs_in_params(params))
+            total += times * 2 * out.size * np.prod(kernel) / kernel[params["dimension_numbers"].rhs_spec[0]]
     return float(total)

@@ -8,7 +8,7 @@ from diffjax.errors import InputError
 
 from ..forms import CONV, LINEAR, NORM, TABLE, each, joined, with_null
 from ..rules import Row
-from .layout import Arrays, Facts, Layout, Target, view
+from .layout import Arrays, Facts, Layout, Target, modules, view
 
 BLOCK = {
     "norm1": ("norm1", NORM), "conv1": ("conv1", CONV), "film": ("time_emb_proj", LINEAR), "norm2": ("norm2", NORM),
@@ -31,7 +31,7 @@ def rows(target: Target) -> list[Row]:
         level = (rf"{ours}/(\d+)", f"{theirs}.{{0}}") if way else (ours, theirs)
         found += _level(*level, block=1 if way else 0)
         resnet = f"{theirs}.{{}}.resnet_{way}" if beside else f"{theirs}.{{}}.{way}samplers.0"
-        found += _block(rf"{ours}/(\d+)/resample", resnet) if way else []
+        found += modules(rf"{ours}/(\d+)/resample", resnet, BLOCK) if way else []
         found += [Row(rf"{ours}/(\d+)/resample", f"{theirs}.{{}}.{way}samplers.0.conv", CONV)] if way else []
     return [
         *found,
@@ -45,15 +45,11 @@ def _level(ours: str, theirs: str, *, block: int) -> list[Row]:
     attention, there = rf"{ours}/attention/(\d+)", f"{theirs}.attentions.{{{block}}}"
     qkv = [f"{there}.to_{letter}" for letter in "qkv"]
     return [
-        *_block(rf"{ours}/blocks/(\d+)", f"{theirs}.resnets.{{{block}}}"),
+        *modules(rf"{ours}/blocks/(\d+)", f"{theirs}.resnets.{{{block}}}", BLOCK),
         Row(f"{attention}/norm", f"{there}.group_norm", NORM),
         Row(f"{attention}/qkv", qkv, each(LINEAR, joined, 3)),
         Row(f"{attention}/out", f"{there}.to_out.0", LINEAR),
     ]
-
-
-def _block(ours: str, theirs: str) -> list[Row]:
-    return [Row(f"{ours}/{name}", f"{theirs}.{there}", kind) for name, (there, kind) in BLOCK.items()]
 
 
 def renamed(arrays: Arrays) -> Arrays:

@@ -4,8 +4,7 @@ A block there ends with its attention.  The filters of what resamples are stored
 adds sqrt(n) W[:, label] + b, n its classes, and b where there is none: a table here, whose null class is b.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from ..forms import (
     with_null,
 )  # fmt: skip
 from ..rules import Row
-from .layout import Arrays, Facts, Layout, Target, heads_of
+from .layout import Layout, Target, drawn, heads_of, listed, modules
 
 BLOCK = {
     "norm1": ("norm0", NORM), "conv1": ("conv0", CONV), "film": ("affine", LINEAR), "norm2": ("norm1", NORM),
@@ -36,6 +35,7 @@ BLOCK = {
 POINTWISE: Kind = {"kernel": ("weight", pointwise(2)), "bias": ("bias", flat)}
 VECTOR: Kind = {"kernel": ("weight", linear)}
 LABEL: Kind = {"embedding": ("weight", transposed(with_null(same)))}
+FREQUENCIES = "map_noise.freqs"
 OUTPUT = {"norm": NORM, "conv": CONV}
 BESIDE = {"residual": "aux_residual", "skip": "aux_skip", "plain": ""}
 
@@ -64,7 +64,7 @@ def rows(target: Target) -> list[Row]:
         Row("stem", f"enc.{sizes[0]}_conv", CONV),
         Row("norm", end[0], NORM),
         Row("head", end[1], CONV),
-        *(row for j in range(2) for row in _residual(f"middle/blocks/{j}", f"dec.{sizes[-1]}_in{j}")),
+        *(row for j in range(2) for row in modules(f"middle/blocks/{j}", f"dec.{sizes[-1]}_in{j}", BLOCK)),
         *_attention(target, "middle/attention/0", f"dec.{sizes[-1]}_in0"),
     ]
     for i, size in enumerate(sizes):
@@ -73,9 +73,9 @@ def rows(target: Target) -> list[Row]:
         found += _level(target, f"down/{i}", f"enc.{size}", blocks, range(blocks))
         found += _level(target, f"up/{up}", f"dec.{size}", blocks + 1, attends)
         if i:
-            found += _residual(f"down/{i - 1}/resample", f"enc.{size}_down")
+            found += modules(f"down/{i - 1}/resample", f"enc.{size}_down", BLOCK)
             found += [Row(f"down/{i - 1}/beside/conv", f"enc.{size}_{BESIDE[target.net['encoder']]}", CONV)]
-            found += _residual(f"up/{up}/resample", f"dec.{sizes[i - 1]}_up")
+            found += modules(f"up/{up}/resample", f"dec.{sizes[i - 1]}_up", BLOCK)
             found += [Row(f"up/{up}/beside/{name}", f"dec.{size}_aux_{name}", k) for name, k in OUTPUT.items()]
     return found
 
@@ -86,14 +86,10 @@ def _sizes(target: Target) -> list[str]:
 
 
 def _level(target: Target, ours: str, theirs: str, blocks: int, attends: Iterable[int]) -> list[Row]:
-    found = [row for j in range(blocks) for row in _residual(f"{ours}/blocks/{j}", f"{theirs}_block{j}")]
+    found = [row for j in range(blocks) for row in modules(f"{ours}/blocks/{j}", f"{theirs}_block{j}", BLOCK)]
     for i, j in enumerate(attends):
         found += _attention(target, f"{ours}/attention/{i}", f"{theirs}_block{j}")
     return found
-
-
-def _residual(ours: str, theirs: str) -> list[Row]:
-    return [Row(f"{ours}/{name}", f"{theirs}.{there}", kind) for name, (there, kind) in BLOCK.items()]
 
 
 def _attention(target: Target, ours: str, theirs: str) -> list[Row]:
@@ -120,20 +116,11 @@ def fixed(target: Target) -> dict[str, np.ndarray]:
             net["encoder"], []
         )
         names += [f"dec.{larger}_aux_up"] if net["decoder"] == "skip" else []
-    found = {f"{name}.resample_filter": np.outer(taps, taps)[None, None] / taps.sum() ** 2 for name in names}
-    if net["features"] == "listed":
-        found["map_noise.freqs"] = np.asarray(net["frequencies"]["frequencies"], np.float32)
-    return found
-
-
-def facts(said: Mapping[str, Any], arrays: Arrays) -> Facts:
-    """The frequencies of the level, which nobody can write into a config."""
-    drawn = arrays.get("map_noise.freqs")
-    if drawn is None:
-        return Facts()
-    return Facts({"features": "listed", "frequencies": {"frequencies": tuple(drawn.astype(float).tolist())}})
+    filters = {f"{name}.resample_filter": np.outer(taps, taps)[None, None] / taps.sum() ** 2 for name in names}
+    return filters | listed(target, FREQUENCIES)
 
 
 LAYOUT = Layout(
-    rows, nets=("adm", "ddpmpp", "ncsnpp"), roots=("ema.model", "ema", "model"), fixed=fixed, facts=facts
+    rows, nets=("adm", "ddpmpp", "ncsnpp"), roots=("ema.model", "ema", "model"), fixed=fixed,
+    facts=lambda said, arrays: drawn(arrays, FREQUENCIES),
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from ..forms import CONV, LINEAR, NORM, TABLE, Kind, by_head, each, flat, pointwise, reordered, with_null
 from ..rules import Row
-from .layout import Layout, Target, heads_of
+from .layout import Layout, Target, heads_of, modules
 
 BLOCK = {
     "norm1": ("in_layers.0", NORM), "conv1": ("in_layers.2", CONV), "film": ("emb_layers.1", LINEAR),
@@ -30,22 +30,18 @@ def rows(target: Target) -> list[Row]:
             found += _block(target, f"up/{i}", j, f"output_blocks.{last + j}", at=j)
         attends = any(leaf.startswith(f"up/{i}/attention/{blocks}/") for leaf in target.leaves)
         found += _resample(f"up/{i}/resample", f"output_blocks.{last + blocks}.{1 + attends}", "conv")
-    found += _residual("middle/blocks/0", "middle_block.0") + _residual("middle/blocks/1", "middle_block.2")
+    found += modules("middle/blocks/0", "middle_block.0", BLOCK) + modules("middle/blocks/1", "middle_block.2", BLOCK)
     return found + _attention(target, "middle/attention/0", "middle_block.1")
 
 
 def _block(target: Target, level: str, j: int, theirs: str, *, at: int) -> list[Row]:
-    residual = _residual(f"{level}/blocks/{j}", f"{theirs}.0")
+    residual = modules(f"{level}/blocks/{j}", f"{theirs}.0", BLOCK)
     return residual + _attention(target, f"{level}/attention/{at}", f"{theirs}.1")
-
-
-def _residual(ours: str, theirs: str) -> list[Row]:
-    return [Row(f"{ours}/{name}", f"{theirs}.{there}", kind) for name, (there, kind) in BLOCK.items()]
 
 
 def _resample(ours: str, theirs: str, conv: str) -> list[Row]:
     """A residual block, or a convolution."""
-    return [*_residual(ours, theirs), Row(ours, f"{theirs}.{conv}", CONV)]
+    return [*modules(ours, theirs, BLOCK), Row(ours, f"{theirs}.{conv}", CONV)]
 
 
 def _attention(target: Target, ours: str, theirs: str) -> list[Row]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from diffjax.errors import InputError
 
+from ..forms import Kind
 from ..lazy import Lazy
 from ..rules import Leaves, Row
 
@@ -36,9 +37,8 @@ class Layout(NamedTuple):
     roots: tuple[str, ...] = ()  # where in a file the weights may be, the best first; else they are all of it
     fixed: Callable[[Target], dict[str, np.ndarray]] = lambda target: {}  # arrays of theirs that are none of ours
     renamed: Callable[[Arrays], Arrays] = lambda arrays: arrays  # older names of theirs as the newest
-    facts: Callable[[Mapping[str, Any], Arrays], Facts] = lambda said, arrays: (
-        Facts()
-    )  # of a config.json and the arrays
+    # of a config.json and the arrays:
+    facts: Callable[[Mapping[str, Any], Arrays], Facts] = lambda said, arrays: Facts()
 
 
 def chosen(layout: Layout, arrays: Arrays, at: str | None = None) -> Arrays:
@@ -57,6 +57,25 @@ def chosen(layout: Layout, arrays: Arrays, at: str | None = None) -> Arrays:
 def view(arrays: Arrays, names: Mapping[str, str]) -> Arrays:
     """Arrays by other names, {new: old}, still read when they are looked at."""
     return Lazy(tuple(names), lambda name: arrays[names[name]])
+
+
+def modules(ours: str, theirs: str, table: Mapping[str, tuple[str, Kind]]) -> list[Row]:
+    """The rows of a block, whose table is {ours: (theirs, kind)}."""
+    return [Row(f"{ours}/{name}", f"{theirs}.{there}", kind) for name, (there, kind) in table.items()]
+
+
+def drawn(arrays: Arrays, name: str) -> Facts:
+    """The frequencies of the level, if the file has them at `name`: drawn once, so that no config could say them."""
+    if name not in arrays:
+        return Facts()
+    return Facts({"features": "listed", "frequencies": {"frequencies": tuple(arrays[name].astype(float).tolist())}})
+
+
+def listed(target: Target, name: str) -> dict[str, np.ndarray]:
+    """The same as an array of theirs, if the net has them."""
+    if target.net["features"] != "listed":
+        return {}
+    return {name: np.asarray(target.net["frequencies"]["frequencies"], np.float32)}
 
 
 def heads_of(channels: int, net: Mapping[str, Any]) -> int:

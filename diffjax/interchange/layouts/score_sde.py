@@ -4,16 +4,14 @@ A training checkpoint holds the average as a list in the order of the parameters
 The buffer `sigmas` belongs to the process, and is left.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
-
-import numpy as np
 
 from diffjax.errors import InputError
 
 from ..forms import CONV, LINEAR, NORM, Form, Kind, flat, joined
 from ..rules import Row
-from .layout import Arrays, Facts, Layout, Target, view
+from .layout import Arrays, Layout, Target, drawn, listed, modules, view
 
 FOURIER = "all_modules.0.W"
 _square = Form(lambda arrays, shape: arrays[0].reshape(shape), lambda a: [a.reshape(a.shape[-2:])])
@@ -35,11 +33,10 @@ def rows(target: Target) -> list[Row]:
     for k, (ours, kind) in enumerate(_walk(target), first):
         theirs = f"all_modules.{k}"
         if kind == "block":
-            there = BLOCK | {"skip": OF_SKIP[target.net["resample"]]}
-            found += [Row(f"{ours}/{name}", f"{theirs}.{module}", kind) for name, (module, kind) in there.items()]
+            found += modules(ours, theirs, BLOCK | {"skip": OF_SKIP[target.net["resample"]]})
         elif kind == "attention":
-            there = {name: ([f"{theirs}.{m}" for m in modules], kind) for name, (modules, kind) in ATTENTION.items()}
-            found += [Row(f"{ours}/{name}", modules, kind) for name, (modules, kind) in there.items()]
+            for name, (there, form) in ATTENTION.items():
+                found.append(Row(f"{ours}/{name}", [f"{theirs}.{module}" for module in there], form))
         else:
             found.append(Row(ours, theirs + kind.get("inside", ""), kind["kind"]))
     return found
@@ -74,19 +71,6 @@ def _walk(target: Target) -> Iterator[tuple[str, Any]]:
     yield from (("norm", {"kind": NORM}), ("head", {"kind": CONV}))
 
 
-def fixed(target: Target) -> dict[str, np.ndarray]:
-    if target.net["features"] != "listed":
-        return {}
-    return {FOURIER: np.asarray(target.net["frequencies"]["frequencies"], np.float32)}
-
-
-def facts(said: Mapping[str, Any], arrays: Arrays) -> Facts:
-    """The frequencies of the level, which nobody can write into a config."""
-    if FOURIER not in arrays:
-        return Facts()
-    return Facts({"features": "listed", "frequencies": {"frequencies": tuple(arrays[FOURIER].astype(float).tolist())}})
-
-
 def renamed(arrays: Arrays) -> Arrays:
     """The average of a training checkpoint, or else its model, by the model's names."""
     root = "model." if any(name.startswith("model.") for name in arrays) else ""
@@ -101,4 +85,7 @@ def renamed(arrays: Arrays) -> Arrays:
     return view(arrays, model)
 
 
-LAYOUT = Layout(rows, nets=("ddpm", "ddpmpp", "ncsnpp"), fixed=fixed, facts=facts, renamed=renamed)
+LAYOUT = Layout(
+    rows, nets=("ddpm", "ddpmpp", "ncsnpp"), renamed=renamed, fixed=lambda target: listed(target, FOURIER),
+    facts=lambda said, arrays: drawn(arrays, FOURIER),
+)  # fmt: skip
