@@ -1,6 +1,6 @@
 """A trained model: load it from its run, sample from it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,7 @@ class Model(NamedTuple):
     params: Any
     step: int
     sample: Callable  # (key, n, *, labels, guidance, ...): see `make_sample`
+    stream: Callable  # the same in batches, as they are made
 
 
 def load(workdir: str | Path, *, raw: bool = False, step: int | None = None, ema: float | None = None) -> Model:
@@ -52,7 +53,7 @@ def load(workdir: str | Path, *, raw: bool = False, step: int | None = None, ema
         if raw:
             raise InputError("raw parameters are no average; leave out --raw or --ema")
         ((params, _),), last = rebuild(experiment, workdir, [ema], step=step)
-        return Model(experiment, params, last, partial(make_sample(experiment), params))
+        return model_of(experiment, params, last)
     field, everywhere = "params" if raw else "ema", training.replicated(training.make_mesh())
     shapes = jax.eval_shape(experiment.net.init, jax.random.key(0))
     shapes = shapes if raw else jax.eval_shape(experiment.average.init, shapes)
@@ -63,11 +64,27 @@ def load(workdir: str | Path, *, raw: bool = False, step: int | None = None, ema
         raise InputError(f"{workdir} has no checkpoint yet; train there until the first one is saved")
     state, meta = restored
     params = state["params"] if raw else state["ema"][0]
-    return Model(experiment, params, meta["step"], partial(make_sample(experiment), params))
+    return model_of(experiment, params, meta["step"])
+
+
+def model_of(experiment: Experiment, params: Any, step: int) -> Model:
+    """A model with these parameters, which are those after `step`."""
+    stream = make_stream(experiment)
+    return Model(experiment, params, step, partial(whole(stream), params), partial(stream, params))
 
 
 def make_sample(experiment: Experiment) -> Callable:
-    """(params, key, n, *, ...) -> float32 [n, *S] in the data range, on the host.
+    """(params, key, n, *, ...) -> float32 [n, *S] in the data range, on the host: `make_stream` in one piece."""
+    return whole(make_stream(experiment))
+
+
+def whole(stream: Callable) -> Callable:
+    """The pieces of a stream as one array."""
+    return lambda *args, **options: np.concatenate(list(stream(*args, **options)))
+
+
+def make_stream(experiment: Experiment) -> Callable:
+    """(params, key, n, *, ...) -> an iterator of float32 [b, *S] in the data range, on the host, n rows in all.
 
     Labels cycle over the n samples; guidance is a number, or None for none; solver and steps default to the config's;
     start < 1 begins the grid below pure noise; other keywords (eta) go to the solver.  Sample i is a function of
@@ -87,11 +104,11 @@ def make_sample(experiment: Experiment) -> Callable:
     def keys(key, size, first):  # compiled, for in a run of several processes no process holds all rows
         return row_keys(key, size, first=first)
 
-    def sample(
+    def stream(
         params: Any, key: PRNGKeyArray, n: int, *, labels: Sequence[int] | None = None, guidance: float | None = None,
         solver: str | None = None, steps: int | None = None, grid: str = "uniform", start: float = 1.0,
         batch: int = 500, **options: Any,
-    ) -> Float[np.ndarray, "n *S"]:  # fmt: skip
+    ) -> Iterator[Float[np.ndarray, "b *S"]]:  # fmt: skip
         if n < 1 or batch < 1:
             raise InputError(f"the number of samples and the batch must be at least 1; got {n} and {batch}")
         if guidance is not None:
@@ -101,15 +118,17 @@ def make_sample(experiment: Experiment) -> Callable:
         run = compiled(tuple(sorted(spec.items())), guidance is not None)
         scale = jnp.float32(1.0 if guidance is None else guidance)
         size = min(batch, n) + -min(batch, n) % mesh.size  # every device gets as many rows
-        parts = []
-        for first in tqdm(range(0, n, size), unit="batch", disable=n <= size):
+        times = pad(ts, max(len(ts), LONGEST + 1))
+
+        def piece(first: int) -> np.ndarray:
             some = {} if label is None else {"label": np.resize(label[first : first + size], size)}
             label_rows = training.spread(some, rows).get("label")
-            x = run(params, keys(key, size, first), pad(ts, max(len(ts), LONGEST + 1)), label_rows, scale, turned)
-            parts.append(training.to_host(x))
-        return np.concatenate(parts)[:n]
+            x = run(params, keys(key, size, first), times, label_rows, scale, turned)
+            return training.to_host(x)[: n - first]
 
-    return sample
+        return map(piece, tqdm(range(0, n, size), unit="batch", disable=n <= size))
+
+    return stream
 
 
 def require_guidance(experiment: Experiment) -> None:

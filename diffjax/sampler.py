@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -12,7 +13,7 @@ from diffjax.diffusion.gaussian import mean
 from diffjax.diffusion.grids import GRIDS
 from diffjax.diffusion.guidance import classifier_free
 from diffjax.diffusion.sampling import generate
-from diffjax.diffusion.solvers import SOLVERS, draws_noise
+from diffjax.diffusion.solvers import ADAPTIVE, SOLVERS, draws_noise
 from diffjax.experiment import Experiment, pick
 
 
@@ -54,6 +55,25 @@ def settled(
     steps = int(defaults["steps"] if steps is None else steps)
     ts = pick(GRIDS, "grid", {"name": grid}, experiment.process.schedule, steps, start=start)
     return *knobs_of(experiment, {"name": solver or defaults["solver"], **options}), ts
+
+
+def described(
+    experiment: Experiment, *, guidance: float | None = None, grid: str = "uniform", start: float = 1.0, **chosen: Any
+) -> dict[str, Any]:
+    """What decides a sample but for the parameters, the keys and the labels, and the network calls that one takes.
+
+    The keywords are those of `settled`, and guidance, which doubles the calls.  Calls are None for a solver that makes
+    as many as its tolerance takes.
+    """
+    spec, turned, ts = settled(experiment, grid=grid, start=start, **chosen)
+    named = dict(sorted({**spec, **turned}.items()))
+    calls = None
+    if spec["name"] not in ADAPTIVE:
+        moves = pick(SOLVERS, "solver", named, experiment.fixed).plan(ts).moves
+        calls = int(np.any(np.reshape(moves, (len(moves), -1)), axis=1).sum()) * (1 if guidance is None else 2)
+    solver = named.pop("name")
+    where = {"steps": len(ts) - 1, "grid": grid, "start": start, "guidance": guidance}
+    return {"solver": solver, "options": named} | where | {"calls": calls}
 
 
 def knobs_of(experiment: Experiment, spec: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:

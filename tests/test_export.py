@@ -13,7 +13,7 @@ import pytest
 import diffjax
 from diffjax.errors import InputError
 from diffjax.experiment import build
-from diffjax.model import Model, make_sample
+from diffjax.model import model_of
 from tests.test_experiment import config
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +26,7 @@ def model():
     draw = np.random.default_rng(0)
     shapes = jax.eval_shape(experiment.net.init, jax.random.key(0))
     params = jax.tree.map(lambda a: 0.3 * draw.standard_normal(a.shape).astype(a.dtype), shapes)
-    return Model(experiment, params, 7, partial(make_sample(experiment), params))
+    return model_of(experiment, params, 7)
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import pytest
 from diffjax.data import Source
 from diffjax.errors import InputError
 from diffjax.experiment import build
-from diffjax.model import make_sample
-from diffjax.sampler import sampler
+from diffjax.model import make_sample, model_of
+from diffjax.sampler import described, sampler
 from diffjax.training import batch_sharding, make_mesh, replicated
 from tests.test_experiment import config
 
@@ -54,6 +54,19 @@ def test_one_device_draws_what_eight_do(experiment, params, draw):
     one = run(params, keys, ts, labels, jnp.float32(1), {})
     assert len(one.sharding.device_set) == 1 and jax.device_count() == 8
     np.testing.assert_allclose(draw(3, 8, labels=[0, 1]), one, rtol=1e-5, atol=1e-6)
+
+
+def test_a_stream_is_the_samples_in_pieces(experiment, params, draw):
+    pieces = list(model_of(experiment, params, 1).stream(jax.random.key(3), 20, labels=[0, 1, 1], batch=8))
+    assert [len(piece) for piece in pieces] == [8, 8, 4]
+    np.testing.assert_array_equal(np.concatenate(pieces), draw(3, 20, labels=[0, 1, 1], batch=8))
+
+
+def test_calls_are_those_that_the_network_gets(experiment):
+    made = {name: described(experiment, solver=name, steps=7)["calls"] for name in ("ddim", "heun", "dpmpp_2m", "rk45")}
+    assert made == {"ddim": 7, "heun": 13, "dpmpp_2m": 7, "rk45": None}
+    assert described(experiment)["calls"] == 4 and described(experiment, guidance=2.0)["calls"] == 8
+    assert described(experiment, solver="ddim", eta=0.5)["options"] == {"eta": 0.5}
 
 
 def test_labels_cycle_and_matter(draw):
