@@ -62,8 +62,8 @@ def export_sampler(
     exported = export.export(flat, platforms=platforms or None)(abstract, *shapes, jax.ShapeDtypeStruct((), "float32"))
     about = {
         "config": experiment.config, "classes": classes, "guided": guided, "batch": batch, "step": model.step,
-        "solver": spec, "knobs": turned, "steps": len(ts) - 1, "grid": grid, "times": ts.tolist(), "platforms": list(exported.platforms),
-        "jax": jax.__version__, "shape": list(experiment.source.shape),
+        "solver": spec, "knobs": turned, "steps": len(ts) - 1, "grid": grid, "times": ts.tolist(),
+        "platforms": list(exported.platforms), "jax": jax.__version__, "shape": list(experiment.source.shape),
     }  # fmt: skip
     arrays = io.BytesIO()
     np.savez(arrays, *map(np.asarray, leaves))
