@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
                 decay=dict(name="inverse_sqrt", after=70_000), clip=0.0,
             ),
             ema=dict(name="power", stds=(0.05, 0.10)),
+            steps_per_call=1,
             every=dict(log=100, evaluate=10_000, checkpoint=5_000, preview=10_000, snapshot=4_096),
             keep=dict(last=2, best=1),
             loader=dict(workers=16, threads=2, prefetch=8),

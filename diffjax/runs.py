@@ -75,8 +75,9 @@ def train(
             snapshots.discard_after(start)
         verb = "starting" if restored is None else "continuing"
         say(f"{verb} at step {start}: {size:,} parameters, {mesh.size} device(s)")
-        sharding = training.batch_sharding(mesh)
-        stream = training.ahead(data.stream(local, start, **config["loader"]), sharding)
+        sharding, steps = training.batch_sharding(mesh), range(start, config["steps"])
+        calls = training.calls(steps, experiment.rhythm, config["steps_per_call"])
+        stream = training.ahead(data.stream(local, start, **config["loader"]), calls, mesh)
         report = _report(experiment, workdir, start, mesh, wandb=wandb)
         profiled = training.Profile(workdir / "profile", profile)
         actions = _actions(
@@ -87,7 +88,7 @@ def train(
                 step,
                 state,
                 stream,
-                steps=range(start, config["steps"]),
+                steps=steps,
                 rhythm=experiment.rhythm,
                 actions=actions,
                 report=report,
