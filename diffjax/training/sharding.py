@@ -10,7 +10,6 @@ and is never split: each turn of the loop would gather the whole.  One device is
 import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, pairwise
 from typing import Any
 
 import jax
@@ -121,8 +120,10 @@ def ahead(
             return to_devices(stacked([next(batches) for _ in range(n)]), stacked_sharding(mesh))
 
         coming = (reader.submit(read, n) for n in calls)
-        for one, _ in pairwise(chain(coming, [None])):  # the next is asked for before this one is given
-            yield one.result()
+        following = next(coming, None)
+        while following:
+            this, following = following, next(coming, None)  # asked for before this one is given
+            yield this.result()
 
 
 def stacked(batches: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
