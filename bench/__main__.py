@@ -1,6 +1,7 @@
 """Measurements: python -m bench NAME [options].
 
 digits    how good the demo's samples are, by a judge that has seen real digits only
+calls     what a call of many training steps saves, data included
 accelerator  training and sampling of whole networks in bfloat16, with MFU, on the accelerator at hand
 compile   what a sampler costs to compile, against its number of steps
 first_use from the start of a process to its first training step, beside torch eager and compiled
@@ -13,11 +14,12 @@ waits     what saving costs the steps around it, and for how long training waits
 
 import sys
 
-from bench import accelerator, compile, digits, first_use, loop, nfe, peers, scale, waits
+from bench import accelerator, calls, compile, digits, first_use, loop, nfe, peers, scale, waits
 
 BENCHES = {
     "digits": digits.main,
     "accelerator": accelerator.main,
+    "calls": calls.main,
     "compile": compile.main,
     "first_use": first_use.main,
     "loop": loop.main,

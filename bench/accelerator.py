@@ -26,7 +26,7 @@ from diffjax import training
 from diffjax.data import Source, absent
 from diffjax.diffusion.grids import grid
 from diffjax.experiment import build
-from diffjax.program import abstract_batch, flops_per_step, mesh_of, program
+from diffjax.program import abstract_call, flops_per_step, mesh_of, program
 from diffjax.sampler import sampler
 from diffjax.training.cost import memory, peak_flops, state_bytes
 
@@ -72,7 +72,7 @@ def measured(name: str, rows: int, remat: str) -> dict:
     mesh = mesh_of(config)
     start, step, target = program(experiment, mesh)
     began = time.perf_counter()
-    compiled = step.lower(target, abstract_batch(experiment, mesh)).compile()
+    compiled = step.lower(target, abstract_call(experiment, mesh)).compile()
     found = {"network": name, "device": jax.devices()[0].device_kind, "devices": mesh.size, "batch": batch_size}
     found |= {"batch": config["batch_size"], "remat": remat, "compile_s": time.perf_counter() - began}
     found["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(target.params))
@@ -82,7 +82,8 @@ def measured(name: str, rows: int, remat: str) -> dict:
     draw = np.random.default_rng(0)
     host = {"x": draw.standard_normal((config["batch_size"], *shape), np.float32)}
     host["label"] = draw.integers(0, classes, config["batch_size"], np.int32)
-    state, batch = start(jax.random.key(0)), training.to_devices(host, training.batch_sharding(mesh))
+    state = start(jax.random.key(0))
+    batch = training.to_devices(training.stacked([host]), training.stacked_sharding(mesh))
     seconds = []
     for _ in range(ROUNDS + 1):
         began = time.perf_counter()

@@ -55,7 +55,8 @@ def saving(rounds: int) -> None:
     step = training.make_step(lambda key, batch: batch | {"t": jnp.zeros(ROWS)}, loss, optimizer, average)
     begin = partial(training.initial, init, optimizer, average)
     start, step, _ = training.compile_step(step, begin, training.make_mesh())
-    state, batch = start(jax.random.key(0)), {"x": np.random.default_rng(0).standard_normal((ROWS, WIDTH), np.float32)}
+    state = start(jax.random.key(0))
+    batch = {"x": np.random.default_rng(0).standard_normal((1, ROWS, WIDTH), np.float32)}
     state, _ = jax.block_until_ready(step(state, batch))
     folder = Path(tempfile.mkdtemp())
     times, number = {True: [], False: []}, 0

@@ -35,6 +35,7 @@ def get_config() -> ConfigDict:
             label_dropout=0.1,
             optimizer=dict(name="adam", learning_rate=1e-3, warmup=19_531, decay="constant", clip=0.0),
             ema=dict(name="warmed", decay=0.99929),  # a half-life of 500,000 images
+            steps_per_call=1,
             every=dict(log=100, evaluate=10_000, checkpoint=5_000, preview=10_000, snapshot=0),
             keep=dict(last=2, best=1),
             loader=dict(workers=4, threads=2, prefetch=8),

@@ -33,6 +33,7 @@ def get_config() -> ConfigDict:
             optimizer=dict(name="adam", learning_rate=2e-3, warmup=200, decay="cosine", clip=1.0),
             ema=dict(name="warmed", decay=0.995),
             # everything below may change between a run and its continuation
+            steps_per_call=1,
             every=dict(log=50, evaluate=800, checkpoint=400, preview=800, snapshot=0),
             keep=dict(last=2, best=1),
             loader=dict(workers=0, threads=2, prefetch=8),

@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
             label_dropout=0.1,
             optimizer=dict(name="adam", learning_rate=3e-3, warmup=100, decay="cosine", clip=1.0),
             ema=dict(name="power", stds=(0.05, 0.1)),
+            steps_per_call=1,
             every=dict(log=100, evaluate=1000, checkpoint=500, preview=1000, snapshot=200),
             keep=dict(last=2, best=1),
             loader=dict(workers=0, threads=2, prefetch=8),

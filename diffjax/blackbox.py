@@ -73,12 +73,13 @@ def replay(folder: str | Path) -> dict[str, Any]:
         assert restored is not None
         state = restored[0]
     local = batches(experiment, rows=training.local_rows(mesh, experiment.config["batch_size"]))
-    place = training.batch_sharding(mesh)
-    for k in tqdm(range(int(state.step), step), unit="step", disable=step - int(state.step) < 20):
-        state, _ = run(state, training.to_devices(local(k), place))
+    steps = range(int(state.step), step)
+    calls = list(training.calls(steps, experiment.rhythm, experiment.config["steps_per_call"]))  # as the run did
+    for batch in tqdm(training.ahead(map(local, steps), calls, mesh), total=len(calls), disable=len(calls) < 20):
+        state, _ = run(state, batch)
     inspect = training.make_inspect(experiment.draw, experiment.loss, experiment.optimizer)
     same = training.replicated(mesh)
-    found = jax.jit(inspect, out_shardings=same)(state, training.to_devices(local(step), place))
+    found = jax.jit(inspect, out_shardings=same)(state, training.to_devices(local(step), training.batch_sharding(mesh)))
     found = jax.tree.map(lambda a: np.asarray(a).tolist(), found)
     seen = {"step": step, "reason": record["reason"], "loss": float(np.mean(found["rows"]["loss"]))} | found
     _show(seen, record["examples"], recent)

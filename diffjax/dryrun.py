@@ -17,7 +17,7 @@ import numpy as np
 from diffjax import training
 from diffjax.errors import InputError, unknown
 from diffjax.experiment import Experiment, build
-from diffjax.program import abstract_batch, flops_per_step, mesh_of, program
+from diffjax.program import abstract_call, flops_per_step, mesh_of, program
 from diffjax.record import say
 from diffjax.training.cost import ACCELERATORS, collectives, memory, state_bytes
 from diffjax.training.roofline import AGAIN, Plan, Work, terms
@@ -102,7 +102,7 @@ def _compiled(experiment: Experiment) -> tuple[dict[str, Any], training.State]:
     mesh = mesh_of(experiment.config)
     _, step, target = program(experiment, mesh)
     start = time.perf_counter()
-    compiled = step.lower(target, abstract_batch(experiment, mesh)).compile()
+    compiled = step.lower(target, abstract_call(experiment, mesh)).compile()
     seconds, state = time.perf_counter() - start, state_bytes(target)
     used = dict(memory(compiled))
     away = state["opt"] if experiment.config["memory"]["offload"] and jax.default_backend() == "cpu" else 0
@@ -152,7 +152,7 @@ def _show(experiment: Experiment, target: training.State, found: Mapping[str, An
     for field, size in found["state_bytes"].items():
         say(f"memory       {_mb(size)}  {field}, on each device")
     for name, size in found["memory"].items():
-        say(f"memory       {_mb(size)}  {name}{' (state and batch)' if name == 'arguments' else ''}")
+        say(f"memory       {_mb(size)}  {name}{' (state and batches)' if name == 'arguments' else ''}")
     for kind, sizes in found["collectives"].items():
         say(f"collectives  {_mb(sum(sizes))}  {len(sizes)} x {kind}, the largest {_mb(max(sizes)).strip()}")
     for name, fits in found.get("fits", {}).items():

@@ -41,8 +41,9 @@ PARTS = (
     "seed", "steps", "batch_size", "data", "schedule", "parameterization", "weight", "times", "process", "net",
     "label_dropout", "optimizer", "ema",
 )  # fmt: skip
-FREE_PARTS = ("every", "keep", "loader", "mesh", "memory", "watch", "sampler")
-NUMBERS = {"seed": int, "steps": int, "batch_size": int, "label_dropout": float}
+FREE_PARTS = ("steps_per_call", "every", "keep", "loader", "mesh", "memory", "watch", "sampler")
+NUMBERS = {"seed": int, "steps": int, "batch_size": int, "label_dropout": float, "steps_per_call": int}
+LATER = {"steps_per_call": 1}  # parts that runs of earlier versions do not have
 OPTIONS = {
     "every": dict.fromkeys(Rhythm._fields, int),
     "keep": {"last": int, "best": int},
@@ -230,7 +231,7 @@ def _optimizer(spec, steps: int) -> tuple[optax.GradientTransformation, optax.Sc
 
 def _checked(config: Mapping[str, Any]) -> dict[str, Any]:
     """A plain copy with every part there and no other, each of its type, and the numbers in range."""
-    plain: dict[str, Any] = dict(config)
+    plain: dict[str, Any] = LATER | dict(config)
     _require_keys(plain, PARTS + FREE_PARTS, name="config")
     for part, value in plain.items():
         if part in NUMBERS:
@@ -256,7 +257,7 @@ def _require_keys(given: Mapping[str, Any], known: Iterable[str], *, name: str, 
 
 
 def _require_ranges(config: Mapping[str, Any]) -> None:
-    counts = {key: (config[key], 1) for key in ("steps", "batch_size")}
+    counts = {key: (config[key], 1) for key in ("steps", "batch_size", "steps_per_call")}
     counts["memory.accumulate"] = config["memory"]["accumulate"], 1
     counts |= {f"sampler.{key}": (config["sampler"][key], 1) for key in ("steps", "num")}
     counts |= {f"every.{key}": (value, 0) for key, value in config["every"].items()}
@@ -266,6 +267,12 @@ def _require_ranges(config: Mapping[str, Any]) -> None:
     for name, low, high in (("label_dropout", 0, 1), ("seed", 0, 2**32 - 1)):
         if not low <= config[name] <= high:
             raise InputError(f"{name} must lie in [{low}, {high}]; got {config[name]}")
+    calls, soonest = config["steps_per_call"], min(filter(None, [config["steps"], *config["every"].values()]))
+    if calls > soonest:
+        raise InputError(
+            f"steps_per_call={calls} would never be reached, for something is due every {soonest} steps: a call ends "
+            f"there; lower it, or raise what is due more often in every"
+        )
     snapshot, spike = config["every"]["snapshot"], config["watch"]["spike"]
     if snapshot and config["ema"].get("name") != "power":
         raise InputError(f"every.snapshot={snapshot} needs power averages; set ema to name='power'")

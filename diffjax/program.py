@@ -34,7 +34,7 @@ def mesh_of(config: Mapping[str, Any]) -> jax.sharding.Mesh:
 
 
 def program(experiment: Experiment, mesh: jax.sharding.Mesh) -> tuple[Callable, Callable, training.State]:
-    """(init, step, abstract state) of an experiment on a mesh."""
+    """(init, steps, abstract state) of an experiment on a mesh."""
     e, parts = experiment, experiment.config["memory"]["accumulate"]
     step = training.make_step(e.draw, e.loss, e.optimizer, e.average, parts=parts, project=e.net.project)
     init = partial(training.initial, e.net.init, e.optimizer, e.average)
@@ -49,6 +49,13 @@ def abstract_batch(experiment: Experiment, mesh: jax.sharding.Mesh) -> dict[str,
     if experiment.source.classes:
         shapes["label"] = (rows,), jnp.int32
     return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=place) for name, (shape, dtype) in shapes.items()}
+
+
+def abstract_call(experiment: Experiment, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Those of the batches of a call."""
+    n, place = experiment.config["steps_per_call"], training.stacked_sharding(mesh)
+    batch = abstract_batch(experiment, mesh)
+    return {name: jax.ShapeDtypeStruct((n, *a.shape), a.dtype, sharding=place) for name, a in batch.items()}
 
 
 def flops_per_step(experiment: Experiment) -> float:

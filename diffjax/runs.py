@@ -82,12 +82,14 @@ def train(
 def _fit(experiment: Experiment, workdir, local, step, state, mesh, *, actions, profile: int, wandb: str) -> None:
     """The loop, from the step of `state` to the config's last."""
     config, start = experiment.config, int(state.step)
-    stream = training.ahead(data.stream(local, start, **config["loader"]), training.batch_sharding(mesh))
+    steps = range(start, config["steps"])
+    calls = training.calls(steps, experiment.rhythm, config["steps_per_call"])
+    stream = training.ahead(data.stream(local, start, **config["loader"]), calls, mesh)
     report = _report(experiment, workdir, start, mesh, wandb=wandb)
     profiled = training.Profile(workdir / "profile", profile)
     with report, contextlib.closing(profiled), contextlib.closing(stream):
         training.fit(
-            step, state, stream, steps=range(start, config["steps"]), rhythm=experiment.rhythm, actions=actions,
+            step, state, stream, steps=steps, rhythm=experiment.rhythm, actions=actions,
             report=report, watch=training.Watch(**config["watch"]), profile=profiled,
         )  # fmt: skip
 

@@ -52,6 +52,20 @@ def test_a_step_that_is_not_finite_is_kept_and_done_again(poisoned, tmp_path, ca
     assert "blocks/0/kernel" in shown and json.loads((box / "replay.json").read_text())["step"] == record["step"]
 
 
+def test_a_step_within_a_call_is_kept_as_if_it_were_alone(poisoned, tmp_path):
+    poisoned["every"] |= dict(log=4, checkpoint=4)
+    records = []
+    for most in (1, 4):
+        with pytest.raises(InputError, match="loss became"):
+            diffjax.train(poisoned | {"steps_per_call": most}, tmp_path / str(most))
+        (box,) = (tmp_path / str(most) / "blackbox").iterdir()
+        records.append(json.loads((box / "dump.json").read_text()))
+    seen = diffjax.replay(box)
+    (bad,) = np.flatnonzero(~np.isfinite(seen["rows"]["loss"]))
+    assert records[1]["examples"][bad] == 77 and records[1].pop("config") != records[0].pop("config")
+    assert json.dumps(records[0]) == json.dumps(records[1])  # not a number is not equal to itself
+
+
 def test_a_spike_is_kept_and_training_goes_on(poisoned, tmp_path, capsys):
     x = np.random.default_rng(0).standard_normal((128, 2)).astype(np.float32)
     x[77] = 1000

@@ -53,9 +53,10 @@ def alone(tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize("fsdp", [1, 4])
-def test_two_processes_train_as_one(alone, tmp_path, fsdp):
-    arguments = [*SMALL, "--config.steps=60", f"--config.mesh.fsdp={fsdp}", "--workdir", tmp_path / "run"]
+@pytest.mark.parametrize("fsdp, calls", [(1, 5), (4, 1)])
+def test_two_processes_train_as_one(alone, tmp_path, fsdp, calls):
+    arguments = [*SMALL, "--config.steps=60", f"--config.mesh.fsdp={fsdp}", f"--config.steps_per_call={calls}"]
+    arguments += ["--workdir", tmp_path / "run"]
     outputs = finish(pair(*arguments))
     assert "8 device(s)" in outputs[0][0] and "device(s)" not in outputs[1][0]  # process 0 speaks alone
     same(tmp_path / "run", alone)
@@ -65,9 +66,11 @@ def test_two_processes_train_as_one(alone, tmp_path, fsdp):
     assert drawn == [["0000030.png", "0000060.png"]] * 2
 
 
-def test_a_signal_to_one_stops_both_and_one_continues(tmp_path, alone):
+@pytest.mark.parametrize("calls", [1, 5])
+def test_a_signal_to_one_stops_both_and_one_continues(tmp_path, alone, calls):
     workdir = tmp_path / "run"
     long = [*SMALL, "--config.steps=60000", "--workdir", workdir, "--config.optimizer.decay=constant"]
+    long.append(f"--config.steps_per_call={calls}")
     processes = pair(*long)
     deadline = time.monotonic() + 150
     while time.monotonic() < deadline and not (workdir / "checkpoints" / "10").exists():

@@ -16,7 +16,7 @@ from diffjax.diffusion.weights import WEIGHTS
 from diffjax.errors import InputError
 from diffjax.experiment import build, pick
 from diffjax.nets import NETS
-from diffjax.program import abstract_batch, mesh_of, program
+from diffjax.program import abstract_call, mesh_of, program
 from diffjax.sampler import knobs_of
 from diffjax.training.optimizers import OPTIMIZERS
 
@@ -88,6 +88,8 @@ def test_a_misspelt_keyword_is_named(part):
         (dict(ema=dict(name="power", stds=(0.5,))), "relative standard deviation"),
         (dict(ema=dict(name="warmed", decay=0.9)), "every.snapshot=200 needs power averages"),
         (dict(watch__spike=0.5), "watch.spike must be 0, or more than 1"),
+        (dict(steps_per_call=0), "steps_per_call must be a whole number of at least 1"),
+        (dict(steps_per_call=101), "steps_per_call=101 would never be reached, for something is due every 100 steps"),
         (dict(memory__accumulate=0), "memory.accumulate must be a whole number"),
         (dict(memory__remat="dots"), "net 'mlp' has no blocks to compute again"),
         (dict(label_dropout=-0.1), "label_dropout must lie in"),
@@ -122,6 +124,12 @@ def test_a_missing_part_is_named():
     del plain["optimizer"]["learning_rate"]
     with refused("learning_rate"):
         build(plain)
+
+
+def test_a_config_from_before_a_part_was_there_has_its_default():
+    plain = config()
+    del plain["steps_per_call"]
+    assert build(plain).config["steps_per_call"] == 1
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -209,5 +217,5 @@ def test_the_constraint_of_a_net_reaches_the_step():
     experiment = experiment._replace(net=experiment.net._replace(project=lambda params: seen.append(params) or params))
     mesh = mesh_of(experiment.config)
     _, step, target = program(experiment, mesh)
-    step.lower(target, abstract_batch(experiment, mesh))
+    step.lower(target, abstract_call(experiment, mesh))
     assert len(seen) == 1 and jax.tree.structure(seen[0]) == jax.tree.structure(target.params)

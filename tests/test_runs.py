@@ -12,6 +12,7 @@ import diffjax
 from configs import digits
 from diffjax.errors import InputError
 from diffjax.training import open_checkpoints
+from tests.torture import same
 
 
 @pytest.fixture
@@ -69,6 +70,17 @@ def test_a_checkpoint_says_where_the_data_was(pictures, tmp_path):
     assert meta["position"] == {"step": 4, "seed": 0, "examples": 32}
     assert len(meta["data"].pop("seen")) == 16 and meta["data"] == {"size": 16, "shape": [8, 8, 3], "classes": 2}
     assert meta["config"]["batch_size"] == 8 and "jax" in meta["versions"]
+
+
+def test_calls_of_many_steps_are_the_same_run(pictures, tmp_path):
+    """The same bits and lines, stopped and continued within what would be a call, and with calls of another length."""
+    pictures["every"] = dict(log=3, evaluate=0, checkpoint=6, preview=0, snapshot=3)
+    pictures |= {"ema": dict(name="power", stds=(0.1,)), "optimizer": pictures["optimizer"] | {"decay": "constant"}}
+    for name, lengths in (("alone", (1, 1)), ("calls", (3, 2))):
+        for steps, n in zip((5, 12), lengths, strict=True):  # made longer when it has ended
+            changes = {"steps": steps, "steps_per_call": n}
+            diffjax.train(pictures | changes, tmp_path / name, allow_changes=True)
+    same(tmp_path / "alone", tmp_path / "calls")
 
 
 def test_an_unreadable_image_is_named(pictures, tmp_path):

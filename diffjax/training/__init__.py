@@ -8,6 +8,7 @@ from .inspection import make_inspect as make_inspect
 from .loop import Actions as Actions
 from .loop import Rhythm as Rhythm
 from .loop import Watch as Watch
+from .loop import calls as calls
 from .loop import fit as fit
 from .loop import interruptible as interruptible
 from .metrics import Report as Report
@@ -21,6 +22,8 @@ from .sharding import make_mesh as make_mesh
 from .sharding import replicated as replicated
 from .sharding import row_parts as row_parts
 from .sharding import spread as spread
+from .sharding import stacked as stacked
+from .sharding import stacked_sharding as stacked_sharding
 from .sharding import to_devices as to_devices
 from .sharding import to_host as to_host
 from .step import State as State

@@ -1,6 +1,7 @@
-"""The loop around the compiled step: when to log, evaluate, draw previews, save, and when to stop.
+"""The loop around the compiled steps: when to log, evaluate, draw previews, save, and when to stop.
 
-The host runs at most AHEAD steps before the device, and reads a batch while another is worked on.  Metrics stay on the
+A call advances n steps and returns the metrics of each; it ends where something is due, so n changes nothing but speed.
+The host runs at most AHEAD calls before the device, and reads batches while others are worked on.  Metrics stay on the
 device until they are shown.  A loss or a gradient that is not finite stops the run before anything is saved, so the
 newest checkpoint is always a good one.
 """
@@ -23,7 +24,7 @@ from .metrics import Report
 from .profiling import Profile
 from .step import State
 
-AHEAD = 4  # batches that wait on the device
+AHEAD = 4  # calls whose batches wait on the device
 
 
 class Rhythm(NamedTuple):
@@ -34,6 +35,16 @@ class Rhythm(NamedTuple):
     checkpoint: int
     preview: int
     snapshot: int  # of the averages, to rebuild others from
+
+
+def calls(steps: range, rhythm: Rhythm, most: int) -> Iterator[int]:
+    """How many steps each call takes: `most`, or 1 where something is due before; so there are two programs at most."""
+    done = steps.start
+    while done < steps.stop:
+        due = min([steps.stop, *(done - done % every + every for every in rhythm if every)])
+        n = most if done + most <= due else 1
+        yield n
+        done += n
 
 
 class Watch:
@@ -65,7 +76,7 @@ class Actions(NamedTuple):
     save: Callable[[State, int, float | None], None]  # state, step, score
     snapshot: Callable[[State, int], None]
     alarm: Callable[[int, str, list], Path]  # number of the step, what is wrong, metrics so far: the black box
-    stop: Callable[[int], bool]  # whether to save and end after this step
+    stop: Callable[[int], bool]  # whether to save and end after this step, or after the call that it is of
 
 
 def fit(
@@ -74,18 +85,23 @@ def fit(
 ) -> State:  # fmt: skip
     """Run `steps`, whose first is the number of the first batch, and return the last state.
 
+    step: (state, batches [n, ...]) -> (state, metrics [n, ...]); `batches` yields for each call what `calls` says.
     Raises InputError when loss or gradient is not finite; what was saved before stays as it was.
     """
     watch, profile = watch or Watch(), profile or Profile()
     pending: list[dict[str, jax.Array]] = []
-    for done in range(steps.start + 1, steps.stop + 1):
+    done = steps.start
+    while done < steps.stop:
         with report.waiting("data"):
             batch = next(batches)
         state, metrics = step(state, batch)
         pending.append(metrics)
         jax.block_until_ready(pending[-AHEAD:][0])
-        profile.step(metrics)
-        stop, last = actions.stop(done), done == steps.stop
+        n = len(metrics["loss"])
+        done += n
+        profile.step(metrics, n)
+        stop = any([actions.stop(done - k) for k in reversed(range(n))])  # of each step: the processes agree on one
+        last = done == steps.stop
 
         def due(every: int, done=done, last=last) -> bool:
             return every > 0 and (last or done % every == 0)
@@ -116,7 +132,11 @@ def fit(
 
 def _judged(pending: list, done: int, watch: Watch, actions: Actions, report: Report) -> list[Any]:
     """The metrics of the last steps, on the host; InputError at the first that is not finite."""
-    fetched = jax.device_get(pending)
+    fetched = [
+        {name: values[i] for name, values in call.items()}
+        for call in jax.device_get(pending)
+        for i in range(len(call["loss"]))
+    ]
     for number, values in enumerate(fetched, start=done - len(fetched)):
         metrics = {name: float(value) for name, value in values.items() if not value.ndim}
         if not (reason := watch.reason(metrics)):

@@ -8,7 +8,7 @@ and is never split: each turn of the loop would gather the whole.  One device is
 """
 
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -48,6 +48,11 @@ def make_mesh(fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = No
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows over data x fsdp."""
     return NamedSharding(mesh, ROWS)
+
+
+def stacked_sharding(mesh: Mesh) -> NamedSharding:
+    """The same of several batches, one after another: [n, B, ...]."""
+    return NamedSharding(mesh, P(None, *ROWS))
 
 
 def row_parts(mesh: Mesh) -> int:
@@ -105,17 +110,27 @@ def to_devices(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[st
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
 
 
-def ahead(batches: Iterator[dict[str, np.ndarray]], sharding: NamedSharding) -> Generator[dict[str, jax.Array]]:
-    """`to_devices` of each batch; a thread reads the next one, and sends it, while this one is worked on."""
+def ahead(
+    batches: Iterator[dict[str, np.ndarray]], calls: Iterable[int], mesh: Mesh
+) -> Generator[dict[str, jax.Array]]:
+    """So many batches for each call, [n, B, ...] on the devices; a thread reads those of the next one meanwhile."""
     with ThreadPoolExecutor(1) as reader:
 
-        def read():
-            return to_devices(next(batches), sharding)
+        def read(n):
+            return to_devices(stacked([next(batches) for _ in range(n)]), stacked_sharding(mesh))
 
-        coming = reader.submit(read)
-        while True:
-            batch, coming = coming.result(), reader.submit(read)
-            yield batch
+        coming = (reader.submit(read, n) for n in calls)
+        following = next(coming, None)
+        while following:
+            this, following = following, next(coming, None)  # asked for before this one is given
+            yield this.result()
+
+
+def stacked(batches: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Batches, one after another: [n, ...]; of one alone nothing is copied."""
+    if len(batches) == 1:
+        return {name: rows[None] for name, rows in batches[0].items()}
+    return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def spread(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:

@@ -3,6 +3,7 @@
 The state after k steps is a function of (config, seed, k): randomness is fold_in(key, step) of a constant key, and the
 batch is a function of (seed, step).  A run that was killed and resumed is therefore the run that was not, to the bit.
 What is random belongs to rows: a batch that is worked on in parts, one after another, gives the gradient of the whole.
+A call of the program takes as many steps as it is given batches: where a step is small, most of its time is the call's.
 """
 
 from collections.abc import Callable
@@ -12,14 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from diffjax.diffusion.types import unconstrained
 
 from .ema import Average
-from .sharding import ROWS, Overrides, batch_sharding, on_host, replicated, state_sharding
+from .sharding import Overrides, on_host, replicated, stacked_sharding, state_sharding
 
 LEVELS = 8  # equal parts of [0, 1] in which losses are looked at
 
@@ -105,7 +105,9 @@ def _gradient(objective: Callable, params: Any, rows: Any, parts: int, place: Pl
 def compile_step(
     step: Callable, init: Callable, mesh: Mesh, *, overrides: Overrides = (), offload: bool = False
 ) -> tuple[Callable, Callable, State]:
-    """(jitted init, jitted step, abstract state) over a mesh.
+    """(jitted init, jitted steps, abstract state) over a mesh.
+
+    steps: (State, batches [n, B, ...]) -> (State, metrics [n, ...]), one step for each batch, one after another.
 
     `init(key) -> State` is compiled too: the state is born sharded, so it may be larger than one device's memory.  The
     abstract state, leaves jax.ShapeDtypeStruct with their shardings, is what a checkpoint is restored onto.  With
@@ -117,17 +119,18 @@ def compile_step(
     if offload:
         shardings = shardings._replace(opt=on_host(shardings.opt, abstract.opt))
     target = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, shardings)
-    rows, scalars = batch_sharding(mesh), replicated(mesh)
+    batches, scalars = stacked_sharding(mesh), replicated(mesh)
     place = Place(
         partial(jax.lax.with_sharding_constraint, shardings=shardings.params),
-        partial(jax.lax.with_sharding_constraint, shardings=NamedSharding(mesh, P(None, *ROWS))),
+        partial(jax.lax.with_sharding_constraint, shardings=batches),
         *(partial(jax.device_put, device=place) for place in ((near, shardings.opt) if offload else ())),
     )
 
-    def training_step(state, batch):
-        return step(state, batch, place)
+    def training_steps(state, batches):
+        alone = len(jax.tree.leaves(batches)[0]) == 1  # a loop of one turn is none
+        return jax.lax.scan(lambda state, batch: step(state, batch, place), state, batches, unroll=alone)
 
     jitted = jax.jit(
-        training_step, in_shardings=(shardings, rows), out_shardings=(shardings, scalars), donate_argnums=0
+        training_steps, in_shardings=(shardings, batches), out_shardings=(shardings, scalars), donate_argnums=0
     )
     return jax.jit(init, out_shardings=shardings), jitted, target

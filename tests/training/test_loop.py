@@ -5,24 +5,26 @@ import math
 import os
 import signal
 import threading
+from itertools import islice
 from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
 
 from diffjax.errors import InputError
-from diffjax.training import Actions, Rhythm, fit, interruptible
+from diffjax.training import Actions, Rhythm, Watch, calls, fit, interruptible
 
 NEVER = Rhythm(log=0, evaluate=0, checkpoint=0, preview=0, snapshot=0)
 
 
-def run(steps, rhythm, *, losses=None, norms=None, stop_at=None):
+def run(steps, rhythm, *, losses=None, norms=None, stop_at=None, most=1, spike=0.0):
     """(final state, everything that happened in order); the state counts the steps, batch i carries loss i."""
     events, losses, norms = [], losses or {}, norms or {}
 
-    def step(state, batch):
-        events.append(("step", batch))
-        return state + 1, {"loss": jnp.float32(losses.get(batch, batch)), "grad_norm": jnp.float32(norms.get(batch, 1))}
+    def step(state, batches):
+        events.extend(("step", i) for i in batches)
+        metrics = {"loss": [losses.get(i, i) for i in batches], "grad_norm": [norms.get(i, 1) for i in batches]}
+        return state + len(batches), {name: jnp.float32(values) for name, values in metrics.items()}
 
     def evaluate(state):
         events.append(("evaluate", state))
@@ -43,10 +45,13 @@ def run(steps, rhythm, *, losses=None, norms=None, stop_at=None):
         resume=lambda: None,
         waiting=lambda what: contextlib.nullcontext(),
     )
-    batches = iter(range(steps.start, 1000))
+    numbers = iter(range(steps.start, 1000))
+    batches = (list(islice(numbers, n)) for n in calls(steps, rhythm, most))
     try:
-        state = fit(step, steps.start, batches, steps=steps, rhythm=rhythm, actions=actions, report=report)
-        return state, events, next(batches)
+        state = fit(
+            step, steps.start, batches, steps=steps, rhythm=rhythm, actions=actions, report=report, watch=Watch(spike)
+        )
+        return state, events, next(numbers)
     except InputError as error:
         return str(error), events, None
 
@@ -75,6 +80,28 @@ def test_order_and_cadence():
         ("preview", 7),
         ("save", 7, 70.0),
     ]
+
+
+@pytest.mark.parametrize("most", [2, 3, 10, 50])
+@pytest.mark.parametrize(
+    "trouble",
+    [{}, {"losses": {17: math.nan}}, {"norms": {31: math.inf}}, {"losses": {22: 1e4}, "spike": 20.0}],
+    ids=["none", "loss", "norm", "spike"],
+)
+@pytest.mark.parametrize("steps", [range(60), range(7, 48)])
+def test_the_length_of_calls_changes_nothing_that_happens(most, trouble, steps):
+    for rhythm in (NEVER, Rhythm(log=10, evaluate=20, checkpoint=20, preview=40, snapshot=0), Rhythm(7, 0, 9, 0, 5)):
+        assert run(steps, rhythm, **trouble, most=most) == run(steps, rhythm, **trouble)
+
+
+def test_calls_end_where_something_is_due():
+    assert list(calls(range(7, 48), Rhythm(20, 0, 15, 0, 0), 5)) == [5, 1, 1, 1] + [5] * 6 + [1] * 3
+    assert set(calls(range(2400), Rhythm(50, 800, 400, 800, 0), 10)) == {10}  # one program
+
+
+def test_a_signal_within_a_call_ends_the_run_behind_it():
+    state, events, _ = run(range(60), NEVER, stop_at=14, most=10)
+    assert state == 20 and events[-2] == ("save", 20, None) and "stopped at step 20 of 60" in events[-1][1]
 
 
 def test_the_last_step_is_logged_and_saved_even_if_nothing_is_ever_due():

@@ -17,6 +17,7 @@ from diffjax.training.sharding import (
     make_mesh,
     replicated,
     row_parts,
+    stacked_sharding,
     state_sharding,
     to_devices,
     to_host,
@@ -60,26 +61,32 @@ def test_the_rows_of_a_process_are_those_of_its_devices():
     np.testing.assert_array_equal(local_rows(make_mesh(2, 2), 16), np.arange(16))
 
 
-def test_batches_are_read_one_ahead_in_order_and_errors_arrive_in_their_turn():
-    read = []
+def test_batches_are_read_one_call_ahead_in_order_and_errors_arrive_in_their_turn():
+    read, mesh = [], make_mesh()
 
     def source():
-        for i in range(3):
+        for i in range(6):
             read.append(i)
             yield {"x": np.full((8, 2), i)}
         raise InputError("example 77 cannot be read")
 
-    batches = ahead(source(), batch_sharding(make_mesh()))
+    batches = ahead(source(), iter([1, 2, 3, 1]), mesh)
     first = next(batches)
-    assert first["x"].sharding == batch_sharding(make_mesh()) and int(first["x"][0, 0]) == 0
-    assert [int(next(batches)["x"][0, 0]) for _ in range(2)] == [1, 2] and read == [0, 1, 2]
+    assert first["x"].shape == (1, 8, 2) and first["x"].sharding == stacked_sharding(mesh)
+    rest = [next(batches)["x"] for _ in range(2)]
+    assert [x[:, 0, 0].tolist() for x in rest] == [[1, 2], [3, 4, 5]] and {x.sharding for x in rest} == {
+        stacked_sharding(mesh)
+    }
     with pytest.raises(InputError, match="77"):
         next(batches)
+    read.clear()
     endless = ahead(
-        map(lambda i: read.append(i) or {"x": np.zeros((8, 2))}, itertools.count(10)), batch_sharding(make_mesh())
+        map(lambda i: read.append(i) or {"x": np.zeros((8, 2))}, itertools.count()), itertools.repeat(2), mesh
     )
     next(endless), endless.close()
-    assert len(read) == 5  # one was on its way
+    assert len(read) == 4  # one call was on its way
+    read.clear()
+    assert len(list(ahead(source(), [2, 1], mesh))) == 2 and read == [0, 1, 2]  # and none is read in vain
 
 
 def test_what_is_split_over_tensor_is_said_by_rows():

@@ -19,7 +19,17 @@ from diffjax.nets.blocks import Attention, ResBlock, conv
 from diffjax.nets.design import Design
 from diffjax.nets.embeddings import Embedding
 from diffjax.nets.functional import functional
-from diffjax.training import batch_sharding, compile_step, initial, make_mesh, make_step, sharding, to_devices
+from diffjax.training import (
+    compile_step,
+    initial,
+    make_mesh,
+    make_step,
+    sharding,
+    stacked,
+    stacked_sharding,
+    to_devices,
+)
+from diffjax.training.cost import collectives
 from diffjax.training.ema import warmed
 from diffjax.training.fingerprints import fingerprint
 from diffjax.training.optimizers import clipped
@@ -83,6 +93,11 @@ def mesh_of(data, fsdp, tensor=1):
     return make_mesh(fsdp, tensor, jax.devices()[: data * fsdp * tensor])
 
 
+def call(some, mesh):
+    """What a call is given: these batches."""
+    return to_devices(stacked(some), stacked_sharding(mesh))
+
+
 def unit(params):
     """Every column of the kernel of length 1; the rest is free."""
     return params | {"kernel": params["kernel"] / jnp.linalg.norm(params["kernel"], axis=0, keepdims=True)}
@@ -106,6 +121,15 @@ def quickly():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.fixture
+def optimised():
+    """As programs run: it is fusion that might change digits."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(scope="module")
 def trained(quickly):
     """Three steps of the tiny network on one device."""
@@ -116,8 +140,8 @@ def train_tiny(mesh, parts=1, offload=False):
     init, step, target = compiled(diffusion, TINY, mesh, parts, offload)
     state, losses = init(jax.random.key(0)), []
     for batch in batches(3, (8, 8, 1)):
-        state, metrics = step(state, to_devices(batch, batch_sharding(mesh)))
-        losses.append(float(metrics["loss"]))
+        state, metrics = step(state, call([batch], mesh))
+        losses.append(float(metrics["loss"][0]))
     return SimpleNamespace(losses=losses, state=state, target=target)
 
 
@@ -167,12 +191,12 @@ def test_one_step_is_the_formula():
     value, grads, opt, params, average = formula(before, batch)
     before_key = np.asarray(jax.random.key_data(before.key))
 
-    after, metrics = step(before, to_devices(batch, batch_sharding(mesh)))
+    after, metrics = step(before, call([batch], mesh))
     for found, expected in ((after.params, params), (after.opt, opt), (after.ema[0], average)):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), found, expected)
     assert int(after.step) == 6 and np.array_equal(jax.random.key_data(after.key), before_key)
     norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(grads)))
-    np.testing.assert_allclose([metrics["loss"], metrics["grad_norm"]], [value, norm], rtol=1e-5)
+    np.testing.assert_allclose([metrics["loss"][0], metrics["grad_norm"][0]], [value, norm], rtol=1e-5)
 
 
 def test_losses_are_parted_by_level():
@@ -199,7 +223,7 @@ def test_the_state_is_donated_whole_and_the_step_is_compiled_once(fsdp, monkeypa
     state = init(jax.random.key(0))
     with jax.log_compiles():
         for batch in batches(5, (8,)):
-            placed = to_devices(batch, batch_sharding(mesh))
+            placed = call([batch], mesh)
             with jax.transfer_guard("disallow_explicit"):  # nothing comes from the host, and nothing goes to it
                 before, (state, _) = state, step(state, placed)
             assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
@@ -249,7 +273,7 @@ def test_continuing_after_k_steps_changes_no_bit(project):
 
     def advance(state, first, n):
         for batch in batches(n, (8,), first):
-            state, _ = step(state, to_devices(batch, batch_sharding(mesh)))
+            state, _ = step(state, call([batch], mesh))
         return state
 
     half = advance(init(jax.random.key(0)), 0, 3)
@@ -259,3 +283,23 @@ def test_continuing_after_k_steps_changes_no_bit(project):
     whole = advance(init(jax.random.key(0)), 0, 6)
     assert bits(advance(placed, 3, 3)) == bits(whole)
     assert bits(advance(init(jax.random.key(1)), 0, 6)) != bits(whole)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (8, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize("project", [lambda params: params, unit], ids=["free", "projected"])
+def test_a_call_of_many_steps_is_as_many_calls(shape, project, optimised, monkeypatch):
+    """The same bits of state and metrics, however six steps are parted; and nothing is sent that one step sends not."""
+    monkeypatch.setattr(sharding, "SMALLEST_SPLIT", 32)
+    mesh = mesh_of(*shape)
+    init, steps, target = compiled(linear, LINEAR, mesh, project=project)
+    ends, sent = {}, {}
+    for lengths in ((1,) * 6, (3, 3), (3, 1, 1, 1), (1, 3, 1, 1)):
+        state, stream, seen = init(jax.random.key(0)), batches(6, (8,)), []
+        for n in lengths:
+            placed = call([next(stream) for _ in range(n)], mesh)
+            state, metrics = steps(state, placed)
+            seen += [jax.tree.map(lambda a, i=i: np.asarray(a[i]).tobytes(), metrics) for i in range(n)]
+        ends[lengths] = bits(state), seen
+        sent[lengths[-1]] = collectives(steps.lower(target, placed).compile())
+    assert int(state.step) == 6 and all(end == ends[(1,) * 6] for end in ends.values())
+    assert {kind: sum(sizes) for kind, sizes in sent[3].items()} == {kind: sum(s) for kind, s in sent[1].items()}
