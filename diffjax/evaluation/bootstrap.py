@@ -4,8 +4,11 @@
 
 The interval is for what the metric of as many samples of the same law is on average, beside the same reference: another
 seed's figure is compared with it.  A bias that depends on the number of samples, as Frechet's, is in the metric and in
-that average alike.  Drawing rows with replacement will not do: repeated rows have no distance to their neighbours, and
-leave fewer rows than features need, so the percentiles of Frechet lie above its value.
+that average alike; `frechet_infinity` has none.  Rows drawn with replacement are some of them equal: their own
+neighbours, and a covariance as biased as that of fewer rows.  Covered at 95 %, 200 times each:
+
+    Frechet, 200 rows of 8 features   83 % by percentiles and 77 % by basic intervals of 200 such draws, 96 % by these
+    others, 200 rows of 2 or 3        91 to 97 %; coverage, recall, frechet_infinity, with large errors, 98 to 100 %
 """
 
 from collections.abc import Callable, Sequence

@@ -22,13 +22,13 @@ def frechet(summary: Summary, reference: Summary) -> float:
 
     FID, on Inception's features.  From n <= d samples it is dominated by its bias: see `caveats`.
     """
-    _enough("frechet", summary, reference, needed=2)
+    _enough("frechet", 2, summary, reference, summary.count, reference.count)
     return distance(summary.whole, reference.whole)
 
 
 def frechet_infinity(summary: Summary, reference: Summary) -> float:
     """The same for infinitely many samples, squared units of the features; smaller is better.  Chong & Forsyth 2020."""
-    _enough("frechet_infinity", summary, reference, needed=2)
+    _enough("frechet_infinity", 2, summary, reference, summary.count, reference.count)
     groups = summary.moments
     if len(groups.count) < 4 or groups.count.min() < 1 or groups.count.sum() < 8:
         raise InputError(
@@ -39,8 +39,8 @@ def frechet_infinity(summary: Summary, reference: Summary) -> float:
 
 def kid(summary: Summary, reference: Summary) -> float:
     """Kernel Inception distance, without a unit; smaller is better, negative by chance.  Binkowski et al. 2018."""
-    _enough("kid", summary, reference, needed=2)
-    return kernels.kid(summary.rows, reference.rows).value
+    x, y = _rows("kid", 2, summary, reference)
+    return kernels.kid(x, y).value
 
 
 def mmd(summary: Summary, reference: Summary) -> float:
@@ -48,11 +48,11 @@ def mmd(summary: Summary, reference: Summary) -> float:
 
     Gretton et al. 2012; over blocks as `kid`.
     """
-    _enough("mmd", summary, reference, needed=2)
-    scale = kernels.median(reference.rows)
+    x, y = _rows("mmd", 2, summary, reference)
+    scale = kernels.median(y)
     if not scale > 0:
         raise InputError("mmd beside a reference most of whose rows are equal; give one of different rows")
-    return kernels.over_blocks(summary.rows, reference.rows, kernels.gaussian(scale)).value
+    return kernels.over_blocks(x, y, kernels.gaussian(scale)).value
 
 
 def energy(summary: Summary, reference: Summary) -> float:
@@ -60,46 +60,49 @@ def energy(summary: Summary, reference: Summary) -> float:
 
     Unbiased in its square, unlike `distances.energy`: the root of a mean over blocks, as `kid`, at least 0.
     """
-    _enough("energy", summary, reference, needed=2)
-    squared = kernels.over_blocks(summary.rows, reference.rows, kernels.distance).value
+    x, y = _rows("energy", 2, summary, reference)
+    squared = kernels.over_blocks(x, y, kernels.distance).value
     return float(np.sqrt(max(squared, 0)))
 
 
 def sliced_wasserstein(summary: Summary, reference: Summary) -> float:
     """Wasserstein distance W_2 over 64 directions, units of the features; smaller is better.  Bonneel et al. 2015."""
-    _enough("sliced_wasserstein", summary, reference, needed=1)
-    return float(distances.sliced_wasserstein(jnp.asarray(summary.rows), jnp.asarray(reference.rows)))
+    x, y = _rows("sliced_wasserstein", 1, summary, reference)
+    return float(distances.sliced_wasserstein(jnp.asarray(x), jnp.asarray(y)))
 
 
 def precision(summary: Summary, reference: Summary) -> float:
     """Share of samples among the reference, k = 3; larger is better.  Kynkaanniemi et al. 2019."""
-    _enough("precision", summary, reference, needed=4)
-    return float(np.mean(manifold.balls_around(summary.rows, reference.rows, reference.near[:, 2]) > 0))
+    x, y = _rows("precision", 4, summary, reference)
+    return float(np.mean(manifold.balls_around(x, y, reference.near[:, 2]) > 0))
 
 
 def recall(summary: Summary, reference: Summary) -> float:
     """Share of the reference among samples, k = 3; larger is better.  Kynkaanniemi et al. 2019."""
-    _enough("recall", summary, reference, needed=4)
-    return float(np.mean(manifold.balls_around(reference.rows, summary.rows, summary.near[:, 2]) > 0))
+    x, y = _rows("recall", 4, summary, reference)
+    return float(np.mean(manifold.balls_around(y, x, summary.near[:, 2]) > 0))
 
 
 def density(summary: Summary, reference: Summary) -> float:
     """Samples among the reference, with multiplicity, k = 5; larger is better, 1 for equal laws.  Naeem et al. 2020."""
-    _enough("density", summary, reference, needed=6)
-    return float(np.mean(manifold.balls_around(summary.rows, reference.rows, reference.near[:, 4])) / 5)
+    x, y = _rows("density", 6, summary, reference)
+    return float(np.mean(manifold.balls_around(x, y, reference.near[:, 4])) / 5)
 
 
 def coverage(summary: Summary, reference: Summary) -> float:
     """Share of the reference with a sample nearby, k = 5; larger is better.  Naeem et al. 2020."""
-    _enough("coverage", summary, reference, needed=6)
-    return float(np.mean(manifold.met(summary.rows, reference.rows, reference.near[:, 4])))
+    x, y = _rows("coverage", 6, summary, reference)
+    return float(np.mean(manifold.met(x, y, reference.near[:, 4])))
 
 
 def inception_score(summary: Summary, reference: Summary) -> float:
     """Inception score, 1 to the number of classes; larger is better.  Salimans et al. 2016.  Ignores the reference."""
     if summary.classes is None:
         raise InputError("inception_score without class probabilities; summarise samples with a network that has them")
-    return score(summary.classes, summary.moments.count).value
+    groups = summary.moments.count
+    if groups.min() < 1:
+        raise InputError(f"inception_score of {summary.count} samples in {len(groups)} groups; need one in each")
+    return score(summary.classes, groups).value
 
 
 METRICS: dict[str, Callable[[Summary, Summary], float]] = {
@@ -129,11 +132,17 @@ def caveats(summary: Summary, reference: Summary) -> list[str]:
     return found
 
 
-def _enough(metric: str, summary: Summary, reference: Summary, *, needed: int) -> None:
-    """Raises InputError for features of different widths, and for too few rows."""
+def _rows(metric: str, needed: int, summary: Summary, reference: Summary) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that were kept, if there are enough."""
+    x, y = summary.rows, reference.rows
+    _enough(metric, needed, summary, reference, len(x), len(y))
+    return x, y
+
+
+def _enough(metric: str, needed: int, summary: Summary, reference: Summary, n: int, m: int) -> None:
+    """Raises InputError for features of different widths, and for n samples or m reference rows that are too few."""
     widths = summary.rows.shape[1], reference.rows.shape[1]
     if len(set(widths)) > 1:
         raise InputError(f"{widths[0]} features beside a reference of {widths[1]}; summarise both with one network")
-    rows = len(summary.rows), len(reference.rows)
-    if min(rows) < needed:
-        raise InputError(f"{metric} of {rows[0]} samples and {rows[1]} reference rows; need at least {needed} of each")
+    if min(n, m) < needed:
+        raise InputError(f"{metric} of {n} samples and {m} reference rows; need at least {needed} of each")

@@ -8,7 +8,8 @@ of sum_k p_k log p_k are kept, and of the features as many rows as metrics may a
 all that came (Vitter 1985, algorithm R), for the first of a set that is ordered by class would be of a few classes.
 
 A group of 2,048 features is 34 MB, so 20 of them would be 671 MB: their number is halved until they fit into 512 MiB,
-which leaves 10 there and 20 up to 1,831 features.  Merging them in float32 would cost the small eigenvalues.
+which leaves 10 there and 20 up to 1,831 features.  In float32 the small eigenvalues would be lost.  A set that serves
+only as a reference needs one group.
 """
 
 import functools

@@ -86,6 +86,8 @@ def test_what_else_is_refused():
     without = summarise([(np.ones((9, 2)), None)])
     with pytest.raises(InputError, match="without class probabilities"):
         METRICS["inception_score"](without, without)
+    with pytest.raises(InputError, match="inception_score of 19 samples in 20 groups"):
+        METRICS["inception_score"](summary(n=19), without)
     with pytest.raises(InputError, match="most of whose rows are equal"):
         METRICS["mmd"](without, without)
     with pytest.raises(InputError, match="frechet_infinity from 120 samples in 1 groups"):
@@ -97,6 +99,13 @@ def test_different_numbers_in_one_dimension():
     x, y = jnp.zeros((1, 1)), jnp.arange(4.0)[:, None]
     assert float(distances.sliced_wasserstein(x, y)) == pytest.approx(np.sqrt(14 / 4), rel=1e-6)
     assert float(distances.sliced_wasserstein(y, jnp.repeat(y, 3, axis=0))) == pytest.approx(0, abs=1e-6)
+
+
+def test_moments_are_of_all_rows_and_others_of_those_kept():
+    few, reference = summary(keep=3), summary(seed=1)
+    assert METRICS["frechet"](few, reference) == METRICS["frechet"](summary(), reference)
+    with pytest.raises(InputError, match="precision of 3 samples and 120 reference rows; need at least 4"):
+        METRICS["precision"](few, reference)
 
 
 def test_caveats_say_what_the_numbers_rest_on():
