@@ -71,14 +71,15 @@ $(STAMPS)/dev: requirements-dev.lock requirements.lock pyproject.toml | $(STAMPS
 	$(PIP) install --quiet $(EDITABLE)
 	@touch $(STAMPS)/runtime $@
 
-# The peers have an environment of their own, which git and ruff leave alone.  k-diffusion goes in without what it needs for
-# training: torchvision is one of those, and its mere presence breaks the others.
+# The peers have an environment of their own, which git and ruff leave alone.  k-diffusion, torch-fidelity and clean-fid go in
+# without what they need for training and networks: torchvision is one of those, and its mere presence breaks the others.
 .venv-peers/stamp: requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv .venv-peers
 	@echo '*' > .venv-peers/.gitignore
 	.venv-peers/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r $<
 	.venv-peers/bin/python -m pip --disable-pip-version-check install --quiet --no-build-isolation --editable '.[peers]'
-	.venv-peers/bin/python -m pip --disable-pip-version-check install --quiet --no-deps k-diffusion==0.1.1.post1
+	.venv-peers/bin/python -m pip --disable-pip-version-check install --quiet --no-deps \
+		k-diffusion==0.1.1.post1 torch-fidelity==0.4.0 clean-fid==0.1.35
 	@touch $@
 
 # Pins for every supported Python and platform, with hashes and without the address of any index.  Pins that still

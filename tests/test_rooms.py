@@ -83,11 +83,12 @@ def test_the_mathematics_imports_without_frameworks():
 def tables():
     from diffjax import data, nets
     from diffjax.diffusion import gaussian, grids, parameterizations, schedules, solvers, times, weights
+    from diffjax.evaluation import distances, metrics
     from diffjax.testbed import analytic
     from diffjax.training import optimizers
 
     ours = (analytic, gaussian, grids, parameterizations, schedules, solvers, times, weights)
-    for module in (*ours, optimizers, nets, data):
+    for module in (*ours, optimizers, nets, data, distances, metrics):
         for name, table in vars(module).items():
             if name.isupper() and isinstance(table, dict) and all(map(callable, table.values())):
                 yield f"{module.__name__}.{name}", table

@@ -1,6 +1,9 @@
-"""Judging and showing: held-out loss, numbers with passports, figures, pictures, sample files."""
+"""Judging and showing: held-out loss, metrics with intervals and passports, figures, pictures, sample files."""
 
+from .bootstrap import interval as interval
 from .heldout import make_evaluate as make_evaluate
 from .heldout import make_losses as make_losses
+from .metrics import METRICS as METRICS
 from .pictures import picture as picture
 from .samples import write as write
+from .summary import summarise as summarise

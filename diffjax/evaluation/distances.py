@@ -12,16 +12,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 
-def sliced_wasserstein(x: Float[Array, "N *S"], y: Float[Array, "N *S"], *, directions: int = 64) -> Float[Array, ""]:
-    """W_2 over random directions (always the same ones); both sets have N samples."""
+def sliced_wasserstein(x: Float[Array, "N *S"], y: Float[Array, "M *S"], *, directions: int = 64) -> Float[Array, ""]:
+    """W_2 over random directions (always the same ones), between the steps that the quantile functions are."""
     x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
     u = jax.random.normal(jax.random.key(0), (x.shape[1], directions), x.dtype)
     u = u / jnp.linalg.norm(u, axis=0, keepdims=True)
-    gaps = jnp.sort(x @ u, axis=0) - jnp.sort(y @ u, axis=0)
-    return jnp.mean(jnp.sqrt(jnp.mean(jnp.square(gaps), axis=0)))
+    n, m = len(x), len(y)
+    ends = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)  # of the steps of either, in units of 1 / (n m)
+    share = np.diff(ends, prepend=0) / (n * m)
+    at = lambda values, i: values if len(i) == len(values) else values[i]  # noqa: E731  # of equal numbers, as they are
+    gaps = at(jnp.sort(x @ u, axis=0), (ends - 1) // m) - at(jnp.sort(y @ u, axis=0), (ends - 1) // n)
+    return jnp.mean(jnp.sqrt(jnp.asarray(share, x.dtype) @ jnp.square(gaps)))
 
 
 def energy(x: Float[Array, "N *S"], y: Float[Array, "M *S"]) -> Float[Array, ""]:
