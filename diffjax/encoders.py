@@ -66,6 +66,7 @@ def located(kind: str, weights: str | Path, folder: Path) -> Path:
     if path is None:
         said = "; ".join(f"{one.file} is in {one.where}, its SHA-256 begins with {one.sha256}" for one in known)
         raise InputError(f"features '{kind}' need weights, and there is no {places[0]}: {said}; name one as weights")
+    path = containers.find(path)
     for one in known:
         if path.name == one.file and one.sha256 in path.name and not digest_of(path).startswith(one.sha256):
             raise InputError(

@@ -1,12 +1,10 @@
 """A small convolutional classifier, whose last but one layer holds the features in which samples can be judged.
 
-    [conv 3 x 3, norm, silu] at every size, half the size and more channels each time, until no side is over 4
-    features = tanh(linear(all positions)),  logits = linear(features)
-
-Features are bounded, so that no picture is further away than others are from each other.
+[conv 3 x 3, norm, silu] at every size, half the size and more channels each time, until no side is over 4
+features = silu(linear(all positions)),  logits = linear(features)
 """
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
@@ -35,12 +33,12 @@ class Classifier(nnx.Module):
     def __call__(self, x: Float[Array, "B H W C"]) -> tuple[Float[Array, "B F"], Float[Array, "B K"]]:
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = norm(conv(x), silu=True)
-        features = jnp.tanh(self.features(x.reshape(len(x), -1)))
+        features = jax.nn.silu(self.features(x.reshape(len(x), -1)))
         return features, self.head(features)
 
 
 def classifier(
-    shape: tuple[int, int, int], classes: int, *, rngs: nnx.Rngs, width: int = 32, features: int = 64
+    shape: tuple[int, int, int], classes: int, *, rngs: nnx.Rngs, width: int = 16, features: int = 64
 ) -> Classifier:
     """A classifier of pictures (H, W, C) of one size.  Raises ValueError for what cannot be."""
     if len(shape) != 3 or min(*shape, classes, width, features) < 1:
