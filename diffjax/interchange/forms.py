@@ -37,6 +37,11 @@ conv = _one(
 )
 
 
+def leading(axes: int) -> Form:
+    """What has so many axes of length one in front there."""
+    return _one(lambda a, shape: a.reshape(shape), lambda a: a[(None,) * axes])
+
+
 def pointwise(rank: int) -> Form:
     """A linear layer of ours that is a convolution of width one over `rank` axes there."""
     return _one(

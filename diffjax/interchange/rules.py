@@ -49,7 +49,9 @@ def pair(rows: Iterable[Row], leaves: Leaves) -> list[Pair]:
         said, form = row.kind[name]
         suffixes = (said,) if isinstance(said, str) else said
         modules = _modules(row, [int(group) if group.isdigit() else group for group in match.groups()])
-        pairs.append(Pair(leaf, tuple(f"{module}.{suffix}" for module in modules for suffix in suffixes), form))
+        pairs.append(
+            Pair(leaf, tuple(f"{module}.{suffix}".lstrip(".") for module in modules for suffix in suffixes), form)
+        )
     used = Counter(name for one in pairs for name in one.theirs)
     for name, times in used.items():
         if times > 1:

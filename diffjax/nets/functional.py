@@ -22,7 +22,8 @@ from .capture import watched
 def functional(module: Callable[[nnx.Rngs], nnx.Module]) -> Net:
     """`Net(init, apply)` of a module constructor.
 
-    The module's __call__ takes (x [B, *S], level [B], cond, *, key).  All its state must be nnx.Param.
+    The module's __call__ takes (x [B, *S], level [B], cond=None, *, key=None), or x alone if it is no diffusion
+    model's.  All its state must be nnx.Param.
     Raises ValueError, from the constructor at once and from apply when params do not fit the module.
     """
     graph, state = nnx.split(nnx.eval_shape(lambda: module(nnx.Rngs(0))))
@@ -32,9 +33,9 @@ def functional(module: Callable[[nnx.Rngs], nnx.Module]) -> Net:
     def init(key):
         return nnx.to_pure_dict(nnx.state(module(nnx.Rngs(params=key)), nnx.Param))
 
-    def apply(params, x, level, cond=None, *, key=None):
+    def apply(params, x, *told, **more):
         require_same(expected, params)
-        return watched(nnx.merge(graph, params))(x, level, cond, key=key)
+        return watched(nnx.merge(graph, params))(x, *told, **more)
 
     def project(params):
         require_same(expected, params)

@@ -73,12 +73,23 @@ def gelu(x: Float[Array, "*N one C"]) -> Float[Array, "*N C"]:
     return jax.nn.gelu(x[..., 0, :], approximate=True)
 
 
+def erf_gelu(x: Float[Array, "*N one C"]) -> Float[Array, "*N C"]:
+    """x Phi(x) itself."""
+    return jax.nn.gelu(x[..., 0, :], approximate=False)
+
+
+def quick_gelu(x: Float[Array, "*N one C"]) -> Float[Array, "*N C"]:
+    """x sigmoid(1.702 x), near x Phi(x) (Hendrycks & Gimpel 2016)."""
+    return x[..., 0, :] * jax.nn.sigmoid(1.702 * x[..., 0, :])
+
+
 def swiglu(x: Float[Array, "*N two C"]) -> Float[Array, "*N C"]:
     """silu(a) b of two halves (Shazeer 2020)."""
     return jax.nn.silu(x[..., 0, :]) * x[..., 1, :]
 
 
-MLPS = {"gelu": (gelu, 1), "swiglu": (swiglu, 2)}  # with the number of its inputs
+# With the number of its inputs.
+MLPS = {"gelu": (gelu, 1), "erf_gelu": (erf_gelu, 1), "quick_gelu": (quick_gelu, 1), "swiglu": (swiglu, 2)}
 
 
 class Mlp(nnx.Module):

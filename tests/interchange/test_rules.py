@@ -14,6 +14,7 @@ DRAW = np.random.default_rng(0)
 SHAPES = {
     "same": (forms.same, [(5, 3)], (5, 3)),
     "flat": (forms.flat, [(6,)], (3, 2)),
+    "leading": (forms.leading(2), [(1, 1, 6)], (6,)),
     "linear": (forms.linear, [(6, 4)], (4, 6)),
     "linear, grouped": (forms.linear, [(6, 4)], (4, 3, 2)),
     "conv of rank 1": (forms.conv, [(5, 4, 3)], (3, 4, 5)),
