@@ -22,19 +22,24 @@ if TYPE_CHECKING:
     from .blackbox import replay as replay
     from .cluster import clustered as clustered
     from .cluster import connect as connect
+    from .copies import find_copies as find_copies
     from .dryrun import dry_run as dry_run
     from .dryrun import fit as fit
     from .errors import InputError as InputError
     from .errors import exit_on_input_error as exit_on_input_error
+    from .evaluation.passport import compare as compare
     from .experiment import Experiment as Experiment
     from .experiment import build as build
     from .export import export_sampler as export_sampler
     from .export import open_sampler as open_sampler
+    from .heldout import likelihood as likelihood
+    from .heldout import noise_levels as noise_levels
     from .model import Model as Model
     from .model import load as load
     from .model import sample_to_folder as sample_to_folder
     from .runs import cache_compilations as cache_compilations
     from .runs import train as train
+    from .scores import score as score
     from .transfer import export_weights as export_weights
     from .transfer import import_weights as import_weights
 
@@ -42,12 +47,16 @@ HOMES = {
     "averages": ("sweep",),
     "blackbox": ("replay",),
     "cluster": ("clustered", "connect"),
+    "copies": ("find_copies",),
     "dryrun": ("dry_run", "fit"),
     "errors": ("InputError", "exit_on_input_error"),
+    "evaluation.passport": ("compare",),
     "experiment": ("Experiment", "build"),
     "export": ("export_sampler", "open_sampler"),
+    "heldout": ("likelihood", "noise_levels"),
     "model": ("Model", "load", "sample_to_folder"),
     "runs": ("cache_compilations", "train"),
+    "scores": ("score",),
     "transfer": ("export_weights", "import_weights"),
 }
 

@@ -20,6 +20,8 @@ from diffjax.experiment import Experiment, build
 from diffjax.record import read_record
 from diffjax.training.posthoc import Snapshot, coefficients, combine
 
+STDS = 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25
+
 
 def rebuild(
     experiment: Experiment, workdir: Path, stds: Sequence[float], *, step: int | None = None
@@ -51,7 +53,7 @@ def rebuild(
     return [(total, residual) for total, (_, residual) in zip(totals, plans, strict=True)], steps[-1]
 
 
-def sweep(workdir: str | Path, stds: Sequence[float], *, step: int | None = None) -> Path:
+def sweep(workdir: str | Path, stds: Sequence[float] = STDS, *, step: int | None = None) -> Path:
     """Score the averages of these lengths on the held-out data; the path of the picture, beside it ema.json."""
     workdir = Path(workdir)
     record = read_record(workdir)

@@ -70,7 +70,7 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str
     return {name: (a.get(name), b.get(name)) for name in sorted({*a, *b}) if a.get(name) != b.get(name)}
 
 
-def compare(first: Path, second: Path, *, vary: Sequence[str] = ()) -> str:
+def compare(first: str | Path, second: str | Path, *, vary: Sequence[str] = ()) -> str:
     """Two files of numbers side by side, and what differs between their passports.
 
     `vary` names the parts that are meant to differ.  Raises InputError if another one does.
@@ -78,7 +78,7 @@ def compare(first: Path, second: Path, *, vary: Sequence[str] = ()) -> str:
     for part in vary:
         if part not in PARTS:
             raise unknown("part of a passport", part, PARTS)
-    a, b = read_numbers(first), read_numbers(second)
+    a, b = (read_numbers(Path(path)) for path in (first, second))
     apart = differences(a["passport"], b["passport"])
     told = [f"{name}: {x} | {y}" for name, (x, y) in apart.items()]
     other = sorted({part for name in apart if (part := name.split(".")[0]) not in vary})

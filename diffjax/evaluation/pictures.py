@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -26,6 +28,30 @@ def picture(x: np.ndarray, value_range: tuple[float, float], *, labels: np.ndarr
     raise ValueError(f"no picture for samples of shape {x.shape[1:]}; expected (H, W, 1), (H, W, 3) or (2,)")
 
 
+def save_picture(path: Path, x: np.ndarray, value_range: tuple[float, float], **options: Any) -> Path | None:
+    """Write the picture of samples, if there can be one."""
+    try:
+        sheet = picture(x, value_range, **options)
+    except ValueError:
+        return None
+    sheet.save(path)
+    return path
+
+
+def strips(
+    rows: Float[np.ndarray, "N n H W C"], value_range: tuple[float, float], *, captions: Sequence[str] | None = None
+) -> Image.Image:
+    """Each row of samples from left to right: what becomes of noise, what lies between two samples, neighbours.
+
+    Raises ValueError for what is no picture.
+    """
+    if rows.ndim != 5 or rows.shape[-1] not in (1, 3):
+        raise ValueError(f"no strips of samples of shape {rows.shape[2:]}; expected (H, W, 1) or (H, W, 3)")
+    flat, count = rows.reshape(-1, *rows.shape[2:]), rows.shape[1]
+    told = None if captions is None else [c if i == 0 else "" for c in captions for i in range(count)]
+    return _grid(to_pixels(flat, value_range), told, columns=count)
+
+
 def tile(pixels: UInt8[np.ndarray, "H W C"], scale: int = 1) -> Image.Image:
     """One sample as an image, every pixel a square of `scale`."""
     squeezed = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
@@ -34,10 +60,10 @@ def tile(pixels: UInt8[np.ndarray, "H W C"], scale: int = 1) -> Image.Image:
     )
 
 
-def _grid(pixels: np.ndarray, captions: Sequence[str] | None) -> Image.Image:
+def _grid(pixels: np.ndarray, captions: Sequence[str] | None, *, columns: int | None = None) -> Image.Image:
     scale = max(1, TILE // pixels.shape[2])
     height, width = pixels.shape[1] * scale, pixels.shape[2] * scale
-    columns = _columns(len(pixels), captions)
+    columns = columns or _columns(len(pixels), captions)
     top = CAPTION if captions else 0
     rows = math.ceil(len(pixels) / columns)
     sheet = Image.new("RGB", (columns * (width + GAP) + GAP, rows * (height + top + GAP) + GAP), PAPER)

@@ -1,0 +1,159 @@
+"""How good samples are: features of them and of a reference, metrics with intervals, a passport, a picture.
+
+Samples and reference come by in batches: memory does not grow with their number (evaluation/summary.py keeps a bounded
+number of rows for the metrics that need rows).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from diffjax.data import Source
+from diffjax.errors import InputError, unknown, writing
+from diffjax.evaluation import summary as summaries
+from diffjax.evaluation.bootstrap import interval
+from diffjax.evaluation.metrics import METRICS, caveats
+from diffjax.evaluation.passport import normal, write_numbers
+from diffjax.evaluation.pictures import save_picture
+from diffjax.evaluation.summary import Summary, summarise
+from diffjax.experiment import build
+from diffjax.features import Data, Extractor, data_of, extractor, stated
+from diffjax.model import Model, load
+from diffjax.record import identity, read_record, versions
+from diffjax.sets import Samples, Survey, drawn, file_of, kept, stored, survey
+
+DEFAULT = ("frechet", "kid", "precision", "recall", "density", "coverage", "inception_score")
+NUM, SHOWN = 10_000, 100  # samples that are drawn, and of those in the picture
+
+
+class Scored(NamedTuple):
+    """Samples, what they are compared with, and where the numbers go."""
+
+    samples: Samples
+    reference: Source
+    name: str  # of the reference
+    seen: Survey
+    network: Extractor
+    folder: Path
+
+
+def score(
+    workdir: str | Path | None = None, *, samples: str | Path | None = None, reference: str | Path | None = None,
+    out: str | Path | None = None, metrics: Sequence[str] = DEFAULT, features: str = "classifier",
+    weights: str | Path | None = None, batch: int = 500, seed: int = 0, step: int | None = None,
+    ema: float | None = None, raw: bool = False, **chosen: Any,
+) -> Path:  # fmt: skip
+    """Score samples of a run, or stored ones, beside the run's training data or a stored set; the file of numbers.
+
+    `chosen` is num, labels and how a run samples: solver, steps, grid, guidance, as for `make_stream`.  The labels of a
+    run are as frequent as in its training data, unless given.  Raises InputError for what does not fit together.
+    """
+    for name in metrics:
+        if name not in METRICS:
+            raise unknown("metric", name, METRICS)
+    if workdir is None and (samples is None or reference is None):
+        raise InputError("there is nothing to score; name a --workdir, or both --samples and --reference")
+    model = None if workdir is None else load(workdir, step=step, ema=ema, raw=raw)
+    which = {} if samples else {"step": model and model.step, "ema": ema, "raw": raw}
+    given = _prepared(
+        workdir, model, samples=samples, reference=reference, out=out, batch=batch, seed=seed,
+        spec={"name": features} | ({"weights": str(weights)} if weights else {}), chosen=chosen,
+    )  # fmt: skip
+    theirs = _reference(given, batch)
+    ours, agreement, first = _seen(given)
+    for sentence in caveats(ours, theirs):
+        print(f"note: {sentence}")
+    numbers = _measured(metrics, ours, theirs, given.network) | agreement
+    record = workdir and not samples and read_record(Path(workdir))
+    passport = {
+        "n": given.samples.count,
+        "reference": {"name": given.name, "size": given.reference.size, "hash": given.seen.hash},
+        "features": stated(given.network),
+        "labels": given.samples.labels,
+        "sampler": given.samples.sampler,
+        "model": identity(record, **which) if record else {"samples": given.samples.hash},
+        "seed": seed,
+        "versions": versions(),
+    }
+    for name, number in numbers.items():
+        low, high = number["interval"]
+        print(f"{name:18} {number['value']:.6g}   ({number['level']:.0%}: {low:.6g} to {high:.6g})")
+    write_numbers(given.folder / "scores.json", numbers, passport)
+    save_picture(given.folder / "scored.png", first[0], given.network.range, labels=first[1])
+    return given.folder / "scores.json"
+
+
+def _prepared(workdir, model: Model | None, *, samples, reference, out, batch, seed, spec, chosen) -> Scored:
+    """Everything that can be wrong with what is asked for is found here."""
+    ends = tuple(model.experiment.config["data"]["range"]) if model else (-1.0, 1.0)
+    shape = model.experiment.source.shape if model else None
+    own = build(model.experiment.config) if model else None
+    if reference is not None:
+        against, name = stored(reference, shape=shape, value_range=ends), file_of(reference).name
+    else:
+        assert own is not None
+        against, name = own.source, own.config["data"]["split"]
+    folder = Path(out) if out else Path(workdir) / "evaluation" if workdir else Path("evaluation")
+    if samples is not None:
+        if more := set(chosen) - {"num"}:
+            raise InputError(f"stored samples are what they are; leave out {', '.join(sorted(more))}")
+        source = stored(samples, shape=against.shape, value_range=ends)
+        ours = kept(source, ends, count=chosen.get("num"), batch=batch)
+    else:
+        assert model is not None and own is not None
+        ours = drawn(model, own.source, **({"num": NUM} | chosen), batch=batch, seed=seed)
+    learned = data_of(own) if own else Data(name, against, None, ends)
+    network = extractor(spec, learned, folder / "features")
+    return Scored(ours, against, name, survey(against), network, folder)
+
+
+def _reference(given: Scored, batch: int) -> Summary:
+    """The reference's summary, from the cache if it was made before of the same data by the same network."""
+    path = given.folder / "features" / f"reference_{given.network.name}_{given.network.hash}_{given.seen.hash}.npz"
+    if path.exists():
+        return summaries.load(path)[0]
+    known = kept(given.reference, given.network.range, count=None, batch=batch)
+    bar = tqdm(known.batches(), total=math.ceil(known.count / batch), unit="batch", desc="reference")
+    found = summarise(given.network.apply(x) for x, _ in bar)
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    summaries.save(path, found, hash=given.seen.hash, features=stated(given.network))
+    return found
+
+
+def _seen(given: Scored) -> tuple[Summary, dict[str, Any], tuple[np.ndarray, np.ndarray | None]]:
+    """(summary of the samples, how often the network takes them for their label, the first of them with labels)."""
+    first, right, asked = [], 0, 0
+
+    def features():
+        nonlocal right, asked
+        for x, label in given.samples.batches():
+            if bad := int((~np.isfinite(x).reshape(len(x), -1).all(1)).sum()):
+                raise InputError(f"{bad} of {len(x)} samples are not finite; look at the model or at how it samples")
+            found, probabilities = given.network.apply(x)
+            if sum(len(some) for some, _ in first) < SHOWN:
+                first.append((x, label))
+            if label is not None and probabilities is not None and probabilities.shape[1] == given.reference.classes:
+                right, asked = right + int((probabilities.argmax(1) == label).sum()), asked + len(label)
+            yield found, probabilities
+
+    summary = summarise(features())
+    share = right / max(asked, 1)
+    agreement = {"agreement": normal(share, math.sqrt(share * (1 - share) / asked))} if asked else {}
+    labels = None if first[0][1] is None else np.concatenate([label for _, label in first])[:SHOWN]
+    return summary, agreement, (np.concatenate([x for x, _ in first])[:SHOWN], labels)
+
+
+def _measured(metrics: Sequence[str], ours: Summary, theirs: Summary, network: Extractor) -> dict[str, Mapping]:
+    numbers = {}
+    for name in tqdm(metrics, unit="metric", desc="metrics"):
+        if name == "inception_score" and ours.classes is None:
+            continue  # a network without classes has none
+        low, high = interval(METRICS[name], ours, theirs)
+        told = name.replace("frechet", network.frechet)
+        numbers[told] = {"value": METRICS[name](ours, theirs), "interval": [low, high], "level": 0.95}
+    return numbers
