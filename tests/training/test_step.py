@@ -99,15 +99,7 @@ def bits(state):
 
 
 @pytest.fixture(scope="module")
-def quickly():
-    """Many programs that run three times each."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture(scope="module")
-def trained(quickly):
+def trained():
     """Three steps of the tiny network on one device."""
     return train_tiny(mesh_of(1, 1))
 
