@@ -20,7 +20,7 @@ demo: install ## train on handwritten digits, draw a hundred, say where the pict
 	@echo "the picture is $(RUN)/samples/samples.png"
 
 test: lint ## lint, check types, run the tests
-	$(BIN)/python -m pytest -n 2 --durations=25
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=25
 
 # Without the setting, pyright asks the package index on every run whether a newer pyright exists.
 lint: install-dev ## lint and check types only

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import settings
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 EVERY = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -58,7 +60,7 @@ def test_a_notebook_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("DIFFJAX_RUN", str(tmp_path / "none"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.setenv("XLA_FLAGS", "")  # one device, as a user has
+    monkeypatch.setenv("XLA_FLAGS", settings(devices=1)["XLA_FLAGS"])  # as a user has
     monkeypatch.delenv("MPLBACKEND", raising=False)
     copy = Path(shutil.copy(path, tmp_path))
     notebook = nbformat.read(copy, as_version=4)

@@ -24,7 +24,6 @@ from diffjax.transfer import target_of_net
 
 ORIGINALS = {path.stem: path for path in sorted((Path(__file__).parent / "originals").glob("*.json"))}
 TOLERANCE = 2e-5  # of answers of size 1
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def value(name, shape):
@@ -72,7 +71,7 @@ def test_the_imported_network_answers_as_the_original(name):
     params = jax.tree.unflatten(jax.tree.structure(shapes), [jnp.asarray(one.ours[leaf]) for leaf in named(shapes)])
     x = np.random.default_rng(0).standard_normal((2, *one.said["shape"])).astype(np.float32)
     label = None if one.said["label"] is None else np.array(one.said["label"], np.int32)
-    found = quick_jit(one.module.apply)(params, x, np.array(one.said["level"], np.float32), label)
+    found = jax.jit(one.module.apply)(params, x, np.array(one.said["level"], np.float32), label)
     wanted = np.reshape(one.said["output"], found.shape) * (-1 if name == "sit" else 1)  # from noise to data there
     assert wanted.std() > 0.3
     assert np.abs(found - wanted).max() <= TOLERANCE * max(1, np.abs(wanted).max())

@@ -56,13 +56,13 @@ def perfect(process, prediction: str, world):
 
 @cache
 def program(case: str, schedule: str, prediction: str):
-    """(keys, x, ts, mean, variance) -> samples, compiled once for every grid of up to LONGEST steps."""
+    """(key, x, ts, mean, variance) -> samples, compiled once for every grid of up to LONGEST steps."""
     process = process_of(schedule, prediction)
     solver = SOLVERS[case](process)
 
-    def run(keys, x, ts, mean, variance):
+    def run(key, x, ts, mean, variance):
         denoise = perfect(process, prediction, analytic.gaussian(mean, variance))
-        return sampling.sample(keys, denoise, solver, ts=ts, x=x, padded=True)
+        return sampling.sample(key, denoise, solver, ts=ts, x=x, padded=True)
 
     return jax.jit(run)
 
@@ -78,8 +78,7 @@ def sampled(case, schedule, prediction, *, steps, mean, variance):
     """Samples of N(mean, variance), ROWS of most."""
     x = start(process_of(schedule), mean, variance, rows=FEW.get(case, ROWS))
     ts = grids.pad(grids.grid(steps), LONGEST + 1)
-    keys = sampling.row_keys(jax.random.key(1), len(x))
-    return program(case, schedule, prediction)(keys, x, ts, jnp.asarray(mean), jnp.asarray(variance))
+    return program(case, schedule, prediction)(jax.random.key(1), x, ts, jnp.asarray(mean), jnp.asarray(variance))
 
 
 def point_distance(samples) -> np.ndarray:

@@ -26,10 +26,6 @@ SMALL = {
 }
 
 
-# Less than half the compilation, which is what takes time here.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
 @functools.cache
 def small_net(name, shape=(8, 4, 3), classes=10, **options):
     """The Net of a row of NETS; a row without an entry in SMALL is tested with its defaults."""
@@ -61,7 +57,7 @@ def example(shape=(8, 4, 3)):
 
 @functools.cache
 def compiled_apply(name):
-    return quick_jit(small_net(name).apply)
+    return jax.jit(small_net(name).apply)
 
 
 @functools.cache
@@ -70,13 +66,13 @@ def gradients(name):
     net, (x, level, label) = small_net(name), example()
     mix = jnp.asarray(np.random.default_rng(3).standard_normal(x.shape), jnp.float32)
     mixture = lambda p, x, level: jnp.sum(mix * net.apply(p, x, level, label))  # noqa: E731
-    return quick_jit(jax.grad(mixture, argnums=(0, 1, 2)))(random_params(net), x, level)
+    return jax.jit(jax.grad(mixture, argnums=(0, 1, 2)))(random_params(net), x, level)
 
 
 jit, small, abstract, randomised, names, batch, compiled, grads = (
     pytest.fixture(scope="session", name=name)(lambda function=function: function)
     for name, function in dict(
-        jit=quick_jit, small=small_net, abstract=abstract_params, randomised=random_params, names=leaf_names,
+        jit=jax.jit, small=small_net, abstract=abstract_params, randomised=random_params, names=leaf_names,
         batch=example, compiled=compiled_apply, grads=gradients,
     ).items()
 )  # fmt: skip

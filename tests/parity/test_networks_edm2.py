@@ -110,7 +110,7 @@ def test_the_network_is_its_twin(multipliers, blocks, attention):
     )
     x, level = draw.standard_normal((3, 8, 8, 3)).astype(np.float32), np.float32([-1.1, 0.2, 1.0])
     label = np.array([0, 3, CLASSES])
-    apply = jax.jit(net.apply, compiler_options={"xla_backend_optimization_level": 0})
+    apply = jax.jit(net.apply)
     ours = apply(jax.tree.map(jnp.asarray, params), x, level, label)
     rows = (torch.as_tensor(np.asarray(a, np.float64)) for a in (x.transpose(0, 3, 1, 2), level))
     theirs = twin(

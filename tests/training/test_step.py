@@ -113,14 +113,6 @@ def bits(state):
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state._replace(key=jax.random.key_data(state.key)))]
 
 
-@pytest.fixture(scope="module")
-def quickly():
-    """Many programs that run three times each."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture
 def optimised():
     """As programs run: it is fusion that might change digits."""
@@ -131,7 +123,7 @@ def optimised():
 
 
 @pytest.fixture(scope="module")
-def trained(quickly):
+def trained():
     """Three steps of the tiny network on one device."""
     return train_tiny(mesh_of(1, 1))
 
