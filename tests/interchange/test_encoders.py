@@ -23,7 +23,6 @@ from diffjax.training import named
 
 ORIGINALS = {path.stem: path for path in sorted((Path(__file__).parent / "encoders").glob("*.json"))}
 TOLERANCE = 2e-5  # of the largest answer
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def value(name, shape):
@@ -59,7 +58,7 @@ def opened(tmp_path_factory):
 )
 def test_it_answers_as_the_original(name, opened):
     said, _, encoder = opened(name)
-    apply = quick_jit(encoder.net.apply)
+    apply = jax.jit(encoder.net.apply)
     for answer in said["answers"]:
         draw, shape = np.random.default_rng(0), (2, *answer["size"], 3)
         if name == "inception":

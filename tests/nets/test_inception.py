@@ -7,7 +7,7 @@ import pytest
 
 from diffjax.nets import ENCODERS, functional
 from diffjax.nets.inception import BLOCKS, average, maximum
-from tests.nets.conftest import quick_jit, random_params
+from tests.nets.conftest import random_params
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_the_last_block_alone_takes_maxima():
 def test_rows_are_independent_and_sizes_are_free(thin):
     params = jax.tree.map(jnp.abs, random_params(thin))  # variances are positive
     x = jnp.asarray(np.random.default_rng(1).standard_normal((2, 75, 80, 3)), jnp.float32)
-    apply = quick_jit(thin.apply)
+    apply = jax.jit(thin.apply)
     features, logits = apply(params, x)
     assert features.shape == (2, 128) and logits.shape == (2, 5)
     np.testing.assert_array_equal(apply(params, x.at[1].multiply(2))[0][0], features[0])

@@ -7,7 +7,7 @@ import pytest
 
 from diffjax.nets import ENCODERS, functional
 from diffjax.nets.vision_transformer import INTERPOLATIONS, antialiased, bicubic
-from tests.nets.conftest import quick_jit, random_params
+from tests.nets.conftest import random_params
 
 SMALL = dict(width=16, depth=2, heads=2, patch=2, grid=3)
 
@@ -52,7 +52,7 @@ def test_without_positions_patches_are_a_set_and_with_them_they_are_not():
     params, draw = random_params(net), np.random.default_rng(1)
     x = jnp.asarray(draw.standard_normal((2, 6, 6, 3)), jnp.float32)
     mixed = x.reshape(2, 3, 2, 6, 3)[:, [2, 0, 1]].reshape(x.shape)  # rows of patches
-    apply = quick_jit(net.apply)
+    apply = jax.jit(net.apply)
     there, other = apply(params, x), apply(params, mixed)
     assert there.shape == (2, 5) and jnp.abs(there - other).max() > 1e-3
     params["tokens"]["positions"] = jnp.zeros_like(params["tokens"]["positions"])
@@ -62,10 +62,10 @@ def test_without_positions_patches_are_a_set_and_with_them_they_are_not():
 def test_every_parameter_matters_and_rows_are_independent():
     net = net_of(registers=2, project=5, pre_norm=True)
     params, x = random_params(net), jnp.asarray(np.random.default_rng(2).standard_normal((3, 8, 4, 3)), jnp.float32)
-    answer = quick_jit(net.apply)
+    answer = jax.jit(net.apply)
     first = answer(params, x)
     np.testing.assert_array_equal(answer(params, x.at[1:].multiply(2))[0], first[0])
-    grads = quick_jit(jax.grad(lambda p: jnp.sum(net.apply(p, x) ** 3)))(params)
+    grads = jax.jit(jax.grad(lambda p: jnp.sum(net.apply(p, x) ** 3)))(params)
     for path, grad in jax.tree_util.tree_leaves_with_path(grads):
         assert np.abs(grad).max() > 1e-6, jax.tree_util.keystr(path)
 

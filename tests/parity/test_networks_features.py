@@ -1,6 +1,5 @@
 """The networks of features beside their originals with random weights, saved as those are and read from the files."""
 
-import functools
 import sys
 import types
 from importlib.util import find_spec
@@ -13,7 +12,6 @@ import torch
 from diffjax.encoders import read_encoder
 
 TOLERANCE = 2e-5  # of answers of size 1
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +67,7 @@ def test_inception(monkeypatch, tmp_path):
     theirs.INPUT_IMAGE_SIZE = 75
     x = np.random.default_rng(0).integers(0, 256, (2, 75, 75, 3), np.uint8)
     wanted = theirs(torch.from_numpy(x).permute(0, 3, 1, 2))
-    features, logits = quick_jit(ours.net.apply)(ours.params, (x.astype(np.float32) - 128) / 128)
+    features, logits = jax.jit(ours.net.apply)(ours.params, (x.astype(np.float32) - 128) / 128)
     compare(features, wanted[0])
     compare(logits, wanted[2])
     compare(np.asarray(logits) - ours.params["head"]["bias"], wanted[1])
@@ -87,7 +85,7 @@ def answers(theirs, layout, folder, size, key):
     with torch.no_grad():
         told = {"interpolate_pos_encoding": True} if layout == "transformers-clip" and size != (20, 20) else {}
         wanted = getattr(theirs(pixel_values=torch.from_numpy(x).permute(0, 3, 1, 2), **told), key)
-    compare(quick_jit(ours.net.apply)(ours.params, x), wanted)
+    compare(jax.jit(ours.net.apply)(ours.params, x), wanted)
 
 
 @WANTS
