@@ -91,24 +91,38 @@ def their_model():
     return model
 
 
-def test_what_it_answers_and_every_gradient():
+def our_net():
+    options = dict(cosine_first=True, last=True, scale=1.0)
+    return functional(lambda rngs: NETS["dit"](
+        (SIDE, SIDE, CHANNELS), CLASSES, rngs=rngs, width=WIDTH, depth=DEPTH, heads=HEADS, patch=PATCH, outputs=2,
+        options=options,
+    ))  # fmt: skip
+
+
+def given():
+    """x, labels, and what draws the rest."""
     draw = np.random.default_rng(0)
-    x, label = draw.standard_normal((4, SIDE, SIDE, CHANNELS)).astype(np.float32), np.array([0, 3, 9, CLASSES])
-    steps = np.array([0, 3, 40, 90])  # they round frequencies to single precision: at 999 a wave is off by 6e-5
+    return draw.standard_normal((4, SIDE, SIDE, CHANNELS)).astype(np.float32), np.array([0, 3, 9, CLASSES]), draw
+
+
+def asked(model, x, steps, label):
+    """Their answer, channels last, in the model's precision."""
+    image = torch.from_numpy(x).to(model.dtype).permute(0, 3, 1, 2)
+    return model(image, torch.from_numpy(steps), torch.from_numpy(label)).sample.permute(0, 2, 3, 1)
+
+
+def test_what_it_answers_and_every_gradient():
+    x, label, draw = given()
+    steps = np.array([0, 3, 40, 90])  # until where frequencies in single precision answer alike; then, below
     mix = draw.standard_normal((4, SIDE, SIDE, 2 * CHANNELS)).astype(np.float32) / SIDE
     theirs = their_model()
-    answer = theirs(torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(steps), torch.from_numpy(label)).sample
-    answer = answer.permute(0, 2, 3, 1)
+    answer = asked(theirs, x, steps, label)
     (answer * torch.from_numpy(mix)).sum().backward()
     weights = dict(theirs.named_parameters(remove_duplicate=False))
     gradients = tree(lambda name: weights[name].grad.numpy())
 
     with jax.enable_x64(False):
-        options = dict(cosine_first=True, last=True, scale=1.0)
-        net = functional(lambda rngs: NETS["dit"](
-            (SIDE, SIDE, CHANNELS), CLASSES, rngs=rngs, width=WIDTH, depth=DEPTH, heads=HEADS, patch=PATCH, outputs=2,
-            options=options,
-        ))  # fmt: skip
+        net = our_net()
         params = tree(lambda name: weights[name].detach().numpy())
         condition = jnp.asarray(x), jnp.asarray(steps, jnp.float32), jnp.asarray(label, jnp.int32)
         ours = jax.jit(net.apply)(params, *condition)
@@ -118,3 +132,27 @@ def test_what_it_answers_and_every_gradient():
     np.testing.assert_allclose(ours, answer.detach().numpy(), rtol=0, atol=TOLERANCE)
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(gradients), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE, err_msg=jax.tree_util.keystr(path))
+
+
+def test_late_steps_against_double_precision():
+    """At step 999 the two differ by 4e-5: theirs is what rounds.  The arbiter is theirs, waves and all, in double."""
+    x, label, _ = given()
+    steps = np.array([90, 400, 700, 999])
+    theirs = their_model()
+    weights = {name: weight.detach().numpy() for name, weight in theirs.named_parameters(remove_duplicate=False)}
+    rounded = asked(theirs, x, steps, label).detach().numpy()
+    waves = theirs.transformer_blocks[0].norm1.emb.time_proj
+    half = waves.num_channels // 2
+
+    def exact(t):
+        angles = t.double()[:, None] * torch.from_numpy(10000.0 ** (-np.arange(half) / (half - 1)))
+        return torch.cat([angles.cos(), angles.sin()], -1)
+
+    waves.forward = exact
+    answer = asked(theirs.double(), x, steps, label).detach().numpy()
+    with jax.enable_x64(False):
+        condition = jnp.asarray(x), jnp.asarray(steps, jnp.float32), jnp.asarray(label, jnp.int32)
+        ours = jax.jit(our_net().apply)(tree(weights.__getitem__), *condition)
+
+    np.testing.assert_allclose(ours, answer, rtol=0, atol=TOLERANCE)
+    assert np.abs(rounded - answer).max() > TOLERANCE  # if not, the first test can go to 999 too
