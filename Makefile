@@ -9,7 +9,7 @@ RUN := runs/digits
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench laws torture parity notebooks lock install install-dev clean
+.PHONY: help demo test lint bench laws torture parity notebooks docs lock install install-dev clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,12 +44,17 @@ notebooks: install-dev ## run the notebooks in full, and keep what they show; tr
 	$(BIN)/python train.py --config configs/digits.py --workdir $(RUN)
 	DIFFJAX_RUN=$(abspath $(RUN)) $(BIN)/python notebooks/run.py
 
+docs: install-dev ## build the site from docs/ and the docstrings; a broken link or example fails
+	$(BIN)/python -m sphinx -n -W --keep-going -q -c docs -d docs/_build/doctrees . docs/_build/html
+	$(BIN)/python -m pytest -q tests/test_docs.py -m 'not slow'
+	@echo "the site is docs/_build/html/docs/index.html"
+
 install: $(STAMPS)/runtime ## make .venv with what diffjax needs to run
 
 install-dev: $(STAMPS)/dev ## make .venv with the development tools too
 
 clean: ## remove .venv and the caches; keep runs/
-	rm -rf .venv .venv-peers .cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers .cache .pytest_cache .ruff_cache docs/_build docs/api
 
 $(STAMPS)/venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
