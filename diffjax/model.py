@@ -14,7 +14,7 @@ from tqdm import tqdm
 from diffjax import training
 from diffjax.averages import rebuild
 from diffjax.data import Batch, Source
-from diffjax.diffusion.grids import GRIDS, pad
+from diffjax.diffusion.grids import GRIDS, check, pad
 from diffjax.diffusion.sampling import row_keys
 from diffjax.errors import InputError
 from diffjax.evaluation import write
@@ -76,7 +76,8 @@ def make_sample(experiment: Experiment) -> Callable:
     Labels cycle over the n samples; guidance is a number, or None for none; solver and steps default to the config's;
     start < 1 begins the grid below pure noise; other keywords (eta) go to the solver.  Sample i is a function of
     (params, key, i): it depends neither on n, nor on `batch`, nor on the devices.  `grid` names how the steps are
-    spaced (grids.py).  Compiled once for each solver and batch size: new params, keys, labels, guidance, grids of up to
+    spaced (grids.py); `times` are a grid of their own, in place of steps, grid and start.  Compiled once for each
+    solver and batch size: new params, keys, labels, guidance, grids of up to
     LONGEST steps, eta and churn run the same program.
     """
     mesh = training.make_mesh()
@@ -95,15 +96,18 @@ def make_sample(experiment: Experiment) -> Callable:
     def sample(
         params: Any, key: PRNGKeyArray, n: int, *, labels: Sequence[int] | None = None, guidance: float | None = None,
         solver: str | None = None, steps: int | None = None, grid: str = "uniform", start: float = 1.0,
-        batch: int = 500, **options: Any,
+        times: Sequence[float] | None = None, batch: int = 500, **options: Any,
     ) -> Float[np.ndarray, "n *S"]:  # fmt: skip
         if n < 1 or batch < 1:
             raise InputError(f"the number of samples and the batch must be at least 1; got {n} and {batch}")
         if guidance is not None:
             require_guidance(experiment)
         label = cycled(labels, n, experiment.source.classes, guided=guidance is not None)
-        steps = int(defaults["steps"] if steps is None else steps)
-        ts = pick(GRIDS, "grid", {"name": grid}, experiment.process.schedule, steps, start=start)
+        if times is None:
+            steps = int(defaults["steps"] if steps is None else steps)
+            ts = pick(GRIDS, "grid", {"name": grid}, experiment.process.schedule, steps, start=start)
+        else:
+            ts = explicit(times, alone=steps is None and grid == "uniform" and start == 1.0)
         spec, turned = knobs_of(experiment, {"name": solver or defaults["solver"], **options})
         run = compiled(tuple(sorted(spec.items())), guidance is not None)
         scale = jnp.float32(1.0 if guidance is None else guidance)
@@ -112,11 +116,21 @@ def make_sample(experiment: Experiment) -> Callable:
         for first in tqdm(range(0, n, size), unit="batch", disable=n <= size):
             some = {} if label is None else {"label": np.resize(label[first : first + size], size)}
             label_rows = training.spread(some, rows).get("label")
-            x = run(params, keys(key, size, first), pad(ts, max(steps, LONGEST) + 1), label_rows, scale, turned)
+            x = run(params, keys(key, size, first), pad(ts, max(len(ts), LONGEST + 1)), label_rows, scale, turned)
             parts.append(training.to_host(x))
         return np.concatenate(parts)[:n]
 
     return sample
+
+
+def explicit(times: Sequence[float], *, alone: bool) -> jax.Array:
+    """A grid that is given by its times.  Raises InputError unless they fall within [0, 1], and decide alone."""
+    if not alone:
+        raise InputError("times are a grid of their own; leave out steps, grid and start")
+    try:
+        return check(times)
+    except ValueError as error:
+        raise InputError(str(error)) from None
 
 
 def require_guidance(experiment: Experiment) -> None:
@@ -154,7 +168,8 @@ def sample_to_folder(
     chosen = {key: value for key, value in chosen.items() if value is not None}
     x = model.sample(jax.random.key(seed), num, labels=labels, **chosen)
     config = model.experiment.config
-    used = {key: config["sampler"][key] for key in ("solver", "steps")} | chosen
+    steps = {"steps": len(chosen["times"]) - 1} if "times" in chosen else {}
+    used = {key: config["sampler"][key] for key in ("solver", "steps")} | steps | chosen
     settings = {
         "workdir": str(workdir),
         "step": model.step,
