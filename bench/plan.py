@@ -19,7 +19,7 @@ from diffjax.diffusion.grids import GRIDS
 from diffjax.diffusion.sampling import row_keys
 from diffjax.diffusion.solvers import SOLVERS
 from diffjax.evaluation.distances import sliced_wasserstein
-from diffjax.evaluation.planner import make_planner, rms
+from diffjax.evaluation.planner import make_field, plan, rms
 from diffjax.evaluation.rollouts import Starts
 from diffjax.testbed.judge import Setting
 from diffjax.testbed.worlds import WORLDS
@@ -48,14 +48,15 @@ def learned(workdir: str, rows: int):
     )
 
 
-def against(planner, budget, fresh, top):
+def against(field, budget, fresh, top):
     """(plan, named grids, (wins, ties, losses), SW of the teacher), each row with its RMS and SW on fresh starts."""
-    rows = planner.plan(budget)
+    rows = plan(field, budget, tqdm)
     best, fixed = rows[0], [row for row in rows if row.grid in GRIDS][:top]
-    goals = [planner.teacher(starts) for starts in fresh]
+    goals = [field.ends(field.teacher, starts)[0] for starts in fresh]
 
     def judged(row):
-        ends = [planner.ends(row, starts) for starts in fresh]
+        (walk,) = field.of(row).walks(row.times[None])
+        ends = [field.ends(walk, starts)[0] for starts in fresh]
         sw = np.mean([float(sliced_wasserstein(ends[0], goals[1])), float(sliced_wasserstein(ends[1], goals[0]))])
         far = [rms(x, goal, goal) for x, goal in zip(ends, goals, strict=True)]
         return row, float(np.sqrt(np.mean(np.square(far)))), sw
@@ -94,9 +95,9 @@ def main(argv):
     rows, budgets = args.rows or (96 if args.workdir else 4096), [int(b) for b in args.calls.split(",")]
     denoise, process, starts = learned(args.workdir, rows) if args.workdir else exact("mixture", args.schedule, rows)
     name = f"run {Path(args.workdir).name}" if args.workdir else f"mixture, {args.schedule}"
-    planner = make_planner(denoise, process, starts(0), most=max(budgets), track=tqdm)
+    field = make_field(denoise, process, starts(0), most=max(budgets))
     for budget in budgets:
-        text = "\n".join(section(name, budget, *against(planner, budget, [starts(1), starts(2)], args.top)))
+        text = "\n".join(section(name, budget, *against(field, budget, [starts(1), starts(2)], args.top)))
         print(text, flush=True)
         if args.out:
             with args.out.open("a") as file:

@@ -27,7 +27,7 @@ from diffjax.diffusion.guidance import classifier_free
 from diffjax.diffusion.sampling import row_keys
 from diffjax.errors import InputError, unknown, writing
 from diffjax.evaluation.curves import front
-from diffjax.evaluation.planner import QUALITIES, Row, make_planner
+from diffjax.evaluation.planner import QUALITIES, Row, make_field, plan
 from diffjax.evaluation.rollouts import Starts
 from diffjax.experiment import FREE_PARTS
 from diffjax.model import Model, cycled, load, require_guidance
@@ -55,27 +55,27 @@ def read_plan(path: str | Path) -> dict[str, Any]:
     """The plan in a file.  Raises InputError, in a sentence, for a file that is none."""
     again = "make one with python evaluate.py plan"
     try:
-        plan = json.loads(Path(path).read_text())
+        made = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read the plan {path}: {error}; {again}") from error
-    if not isinstance(plan, dict) or plan.get("format") != FORMAT:
-        found = plan.get("format") if isinstance(plan, dict) else None
+    if not isinstance(made, dict) or made.get("format") != FORMAT:
+        found = made.get("format") if isinstance(made, dict) else None
         raise InputError(f"{path} is a plan of format {found}, and this version reads format {FORMAT}; {again}")
-    wrong = [key for key, kind in TYPES.items() if not isinstance(plan.get(key, ...), kind)]
+    wrong = [key for key, kind in TYPES.items() if not isinstance(made.get(key, ...), kind)]
     if wrong:
         raise InputError(f"the plan {path} lacks {', '.join(wrong)}, or has them of another type; {again}")
     try:
-        check(plan["times"])
+        check(made["times"])
     except (ValueError, TypeError) as error:
         raise InputError(f"the times of the plan {path} are no grid: {error}; {again}") from error
-    return plan
+    return made
 
 
 def obeying(*, workdir: str | Path, plan: str | Path | None, guidance: float | None = None, **chosen: Any) -> dict:
     """The keywords of `sample_to_folder`, those that a plan decides filled in.  Raises InputError if two disagree."""
     if plan is None:
         return {"workdir": workdir, "guidance": guidance} | chosen
-    against = [f"--{name}" for name in DECIDED if chosen.get(name) not in (None, False)]
+    against = [f"--{name}" for name in DECIDED if not (chosen.get(name) is None or chosen[name] is False)]
     if against:
         raise InputError(f"a plan decides what {' and '.join(against)} would; leave out one or the other")
     made = read_plan(plan)
@@ -103,6 +103,8 @@ def make_plan(
     """
     if quality not in QUALITIES:
         raise unknown("quality", quality, QUALITIES)
+    if budget is not None and not 1 <= budget <= MOST:
+        raise InputError(f"a plan is for 1 to {MOST} network calls; got {budget}")
     if num < 4 or num % 2:
         raise InputError(f"a plan needs an even number of trajectories, at least 4; got --num {num}")
     run, model = fingerprint(Path(workdir)), load(workdir, step=step)
@@ -113,16 +115,14 @@ def make_plan(
     label = cycled(labels, num, classes, guided=guidance is not None)
     clock = _clock(model, num, labels=labels, guidance=guidance)
     calls = _affordable(clock, milliseconds) if budget is None else budget
-    if not 1 <= calls <= MOST:
-        raise InputError(f"a plan is for 1 to {MOST} network calls; got {calls}")
     rows = _measured(model, label, guidance, calls=calls, quality=quality, num=num, seed=seed)
     best, about = rows[0], {"run": run, "step": model.step, "guidance": guidance, "labels": labels, "quality": quality}
-    plan = {
+    made = {
         "format": FORMAT, "version": __version__, **about, "solver": best.solver, "options": best.options,
         "times": [round(float(t), 7) for t in best.times], "calls": best.calls, "error": float(f"{best.error:.6g}"),
         "num": num, "seed": seed,
     }  # fmt: skip
-    return _write(Path(workdir) / "evaluation", calls, plan, about | {"budget": calls}, rows, clock)
+    return _write(Path(workdir) / "evaluation", calls, made, about | {"budget": calls}, rows, clock)
 
 
 def _measured(model: Model, label: Any, guidance: float | None, *, calls: int, quality: str, num: int, seed: int):
@@ -137,7 +137,7 @@ def _measured(model: Model, label: Any, guidance: float | None, *, calls: int, q
         denoise = classifier_free(denoise, experiment.source.classes, jnp.float32(guidance))
     like = jnp.zeros((num, *experiment.source.shape))
     starts = Starts(row_keys(jax.random.key(seed), num), like, None if label is None else jnp.asarray(label))
-    return make_planner(denoise, experiment.fixed, starts, most=calls, quality=quality, track=tqdm).plan(calls)
+    return plan(make_field(denoise, experiment.fixed, starts, most=calls, quality=quality), calls, tqdm)
 
 
 def _clock(model: Model, num: int, **chosen: Any) -> tuple[float, float]:
@@ -167,28 +167,28 @@ def _affordable(clock: tuple[float, float], milliseconds: float | None) -> int:
 
 
 def _write(
-    folder: Path, calls: int, plan: Mapping, about: Mapping, rows: Sequence[Row], clock: tuple[float, float]
+    folder: Path, calls: int, made: Mapping, about: Mapping, rows: Sequence[Row], clock: tuple[float, float]
 ) -> Path:
     """plan_<calls>.json, its report, and the picture of all reports of the same kind that are there."""
     points = [[row.rule, row.grid, row.calls, row.error] for row in rows if np.isfinite(row.error)]
     report = {
-        **about, "predicted_milliseconds": clock[0] + clock[1] * plan["calls"], "milliseconds_per_call": clock[1],
+        **about, "predicted_milliseconds": clock[0] + clock[1] * made["calls"], "milliseconds_per_call": clock[1],
         "device": jax.devices()[0].device_kind, "rows": points,
     }  # fmt: skip
     path = folder / f"plan_{calls}.json"
     with writing(folder):
         folder.mkdir(exist_ok=True)
-        path.write_text(json.dumps(plan, indent=1) + "\n")
+        path.write_text(json.dumps(made, indent=1) + "\n")
         path.with_suffix(".report.json").write_text(json.dumps(report, indent=1) + "\n")
     reports = [json.loads(other.read_text()) for other in sorted(folder.glob("plan_*.report.json"))]
     same = [r["rows"] for r in reports if all(r.get(key) == about[key] for key in about if key != "budget")]
     fixed = [row[2:] for rows in same for row in rows if row[1] in GRIDS]
     front(
         np.asarray(fixed), np.asarray([rows[0][2:] for rows in same]), path.with_suffix(".png"),
-        x="network calls", y=f"{plan['quality']} to the teacher's ends",
+        x="network calls", y=f"{made['quality']} to the teacher's ends",
     )  # fmt: skip
-    print(f"{rows[0].rule}, {rows[0].grid}: {plan['quality']} {rows[0].error:.4g} in {plan['calls']} calls")
+    print(f"{rows[0].rule}, {rows[0].grid}: {made['quality']} {rows[0].error:.4g} in {made['calls']} calls")
     best = min((row for row in points if row[1] in GRIDS), key=lambda row: row[3])
     print(f"the best named grid: {best[0]}, {best[1]}: {best[3]:.4g} in {best[2]} calls")
-    print(f"predicted: {report['predicted_milliseconds']:.0f} ms for {plan['num']} samples")
+    print(f"predicted: {report['predicted_milliseconds']:.0f} ms for {made['num']} samples")
     return path

@@ -88,81 +88,86 @@ def candidates(process: Process, *, points: int, noisy: bool) -> Iterator[Candid
                 yield Candidate(name, options, make_walks(solver, points))
 
 
-class Planner(NamedTuple):
-    """plan(budget) -> rows within it, the best first; ends(row, starts) and teacher(starts) -> samples."""
+class Field(NamedTuple):
+    """What all candidates share."""
 
-    plan: Callable[[int], list[Row]]
-    ends: Callable[[Row, Starts], Array]
-    teacher: Callable[[Starts], Array]
+    process: Process
+    candidates: list[Candidate]
+    ends: Callable  # (walk, starts) -> (samples, ...), with the one compiled network
+    teacher: Walk
+    starts: Starts
+    goal: Array  # where the teacher ends
+    quality: Callable
+    made: Callable  # steps -> grids that were made for this network
+
+    @property
+    def half(self) -> int:
+        """The rows up to it are for refining, those from it on for judging."""
+        return len(self.goal) // 2
+
+    def of(self, row: Row) -> Candidate:
+        """The candidate that a row is of."""
+        return next(one for one in self.candidates if one[:2] == row[:2])
 
 
-def make_planner(
-    denoise: Denoise, process: Process, starts: Starts, *, most: int, quality: str = "rms",
-    track: Callable = lambda many, *_: many,
-) -> Planner:  # fmt: skip
-    """A planner for all budgets up to `most`, with one compiled network.
-
-    starts: an even number of rows, of which the first half is for refining.  track: (iterable, description, total) ->
-    iterable, to show progress.  `plan` raises ValueError for budgets that are not in 1..most.
-    """
-    schedule, half = process.schedule, len(starts.like) // 2
-    walked_ends = make_ends(denoise, process, max(most, TEACHER_CALLS))
-    (teacher,) = make_walks(SOLVERS[TEACHER](process), TEACHER_CALLS + 1)(
-        np.asarray(log_snr(schedule, TEACHER_CALLS))[None]
-    )
-    walked = walked_ends(teacher, starts)
-    goal, seen = walked[0], trajectories(schedule, teacher, walked, NODES)
+def make_field(denoise: Denoise, process: Process, starts: Starts, *, most: int, quality: str = "rms") -> Field:
+    """The field for all budgets up to `most`; starts: an even number of rows."""
+    ends, fine = make_ends(denoise, process, max(most, TEACHER_CALLS)), log_snr(process.schedule, TEACHER_CALLS)
+    (teacher,) = make_walks(SOLVERS[TEACHER](process), len(fine))(np.asarray(fine)[None])
+    walked = ends(teacher, starts)
     field = list(candidates(process, points=most + 1, noisy=quality != "rms"))
-    measured = [(c.solver, step_errors(c.walks, seen)) for c in field if c.solver in PATHS and not c.options]
+    seen = trajectories(process.schedule, teacher, walked, NODES)
+    errors = [(c.solver, step_errors(c.walks, seen)) for c in field if c.solver in PATHS and not c.options]
+    made = partial(unnamed, process.schedule, errors, seen.times)
+    return Field(process, field, ends, teacher, starts, walked[0], QUALITIES[quality], made)
 
-    def of(row: Row) -> Candidate:
-        return next(c for c in field if c[:2] == row[:2])
 
-    def judged(candidate: Candidate, grid: str, ts: np.ndarray, walk: Walk) -> Row:
-        x = walked_ends(walk, starts)[0]
-        error = QUALITIES[quality](x[half:], goal[half:], goal[:half])
-        return Row(*candidate[:2], grid, ts, walk.calls, error if np.isfinite(error) else np.inf)
+def plan(field: Field, budget: int, track: Callable = lambda many, *_: many) -> list[Row]:
+    """Rows within so many calls, the best first: that is the plan.
 
-    def tried(candidate: Candidate, budget: int, make: Callable) -> Iterator[Row]:
-        steps = _most_steps(candidate, budget)
-        made = make(steps) if steps else {}
-        walks = candidate.walks(np.stack([*made.values()])) if made else []
-        for (grid, ts), walk in zip(made.items(), walks, strict=True):
-            if walk.calls <= budget:
-                yield judged(candidate, grid, ts, walk)
+    track: (iterable, description, total) -> iterable, to show progress.  Raises ValueError for a budget below 1.
+    """
+    if budget < 1:
+        raise ValueError(f"a budget must be at least 1 call; got {budget}")
+    rows, schedule = [], field.process.schedule
+    for one in track(field.candidates, f"{budget} calls: named grids", len(field.candidates)):
+        rows += tried(field, one, budget, partial(named, schedule))
+    best = first(rows)[: 2 * FINALISTS]
+    for row in track(best, f"{budget} calls: shortest paths", len(best)):
+        rows += tried(field, field.of(row), budget, field.made)
+    for row in first(rows)[:FINALISTS]:
+        if not draws_noise(SOLVERS[row.solver](field.process, **row.options)):
+            rows += track(refined(field, row), f"{budget} calls: {row.rule}", ROUNDS)
+    return sorted(rows, key=lambda row: row.error)
 
-    def refined(best: Row) -> Iterator[Row]:
-        candidate = of(best)
 
-        def residuals(many):
-            gaps = [(walked_ends(walk, starts)[0] - goal)[:half] for walk in candidate.walks(many)]
-            return np.stack(gaps).astype(np.float64)
+def tried(field: Field, candidate: Candidate, budget: int, make: Callable) -> Iterator[Row]:
+    """The rows of a candidate within a budget, on the grids of make(steps)."""
+    steps = _most_steps(candidate, budget)
+    grids = make(steps) if steps else {}
+    walks = candidate.walks(np.stack([*grids.values()])) if grids else []
+    for (grid, ts), walk in zip(grids.items(), walks, strict=True):
+        if walk.calls <= budget:
+            yield judged(field, candidate, grid, ts, walk)
 
-        for ts in refine(schedule, residuals, best.times):
-            yield judged(candidate, f"{best.grid}, refined", ts, candidate.walks(ts[None])[0])
 
-    def plan(budget: int) -> list[Row]:
-        if not 1 <= budget <= most:
-            raise ValueError(f"a budget must lie in 1..{most}; got {budget}")
-        rows = [
-            row
-            for candidate in track(field, f"{budget} calls: named grids", len(field))
-            for row in tried(candidate, budget, partial(named, schedule))
-        ]
-        best = first(rows)[: 2 * FINALISTS]
-        made = partial(unnamed, schedule, measured, seen.times)
-        for row in track(best, f"{budget} calls: shortest paths", len(best)):
-            rows += tried(of(row), budget, made)
-        for row in first(rows)[:FINALISTS]:
-            if not draws_noise(SOLVERS[row.solver](process, **row.options)):
-                rows += track(refined(row), f"{budget} calls: {row.rule}", ROUNDS)
-        return sorted(rows, key=lambda row: row.error)
+def judged(field: Field, candidate: Candidate, grid: str, ts: np.ndarray, walk: Walk) -> Row:
+    """A row, by the rows that nothing is refined on."""
+    x, half = field.ends(walk, field.starts)[0], field.half
+    error = field.quality(x[half:], field.goal[half:], field.goal[:half])
+    return Row(*candidate[:2], grid, ts, walk.calls, error if np.isfinite(error) else np.inf)
 
-    return Planner(
-        plan,
-        lambda row, starts: walked_ends(of(row).walks(row.times[None])[0], starts)[0],
-        lambda starts: walked_ends(teacher, starts)[0],
-    )
+
+def refined(field: Field, best: Row) -> Iterator[Row]:
+    """Rows of ever smaller error on the first half of the starts."""
+    candidate = field.of(best)
+
+    def residuals(many):
+        gaps = [(field.ends(walk, field.starts)[0] - field.goal)[: field.half] for walk in candidate.walks(many)]
+        return np.stack(gaps).astype(np.float64)
+
+    for ts in refine(field.process.schedule, residuals, best.times):
+        yield judged(field, candidate, f"{best.grid}, refined", ts, candidate.walks(ts[None])[0])
 
 
 def _most_steps(candidate: Candidate, budget: int) -> int:

@@ -23,7 +23,7 @@ from diffjax.diffusion.types import Schedule
 
 from .rollouts import Walk
 
-DIFFERENCE, LONGEST_MOVE, ENOUGH, ROUNDS, OUTLYING = 0.02, 0.7, 2e-3, 6, 2.0
+DIGITS, DIFFERENCE, LONGEST_MOVE, ENOUGH, ROUNDS, OUTLYING = 6, 0.02, 0.7, 2e-3, 6, 2.0
 
 
 class Trajectories(NamedTuple):
@@ -112,7 +112,8 @@ def refine(schedule: Schedule, run: Callable, ts: np.ndarray) -> Iterator[np.nda
 
     def grid_of(theta):
         level = np.maximum(theta[0], highest) + np.append(0, np.cumsum(np.exp(theta[1:])))
-        return np.append(np.asarray(time_of_log_snr(schedule, jnp.asarray(2 * level, jnp.float32))), 0)
+        ts = np.asarray(time_of_log_snr(schedule, jnp.asarray(2 * level, jnp.float32)), np.float64)
+        return np.append(ts.round(DIGITS), 0)
 
     def residuals(thetas):
         return run(np.stack([grid_of(theta) for theta in thetas]))
@@ -132,7 +133,8 @@ def refine(schedule: Schedule, run: Callable, ts: np.ndarray) -> Iterator[np.nda
         if not costs[best] < (1 - ENOUGH) * cost:
             return
         theta, damping = theta + moves[best], tried[best]
-        yield grid_of(theta)
+        if (np.diff(grid_of(theta)) < 0).all():  # steps may be too short for the digits
+            yield grid_of(theta)
 
 
 def _robust(found: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from diffjax.diffusion.grids import GRIDS, rho
 from diffjax.diffusion.sampling import generate, row_keys
 from diffjax.diffusion.solvers import SOLVERS
 from diffjax.evaluation import planner as planning
-from diffjax.evaluation.planner import make_planner, rms
+from diffjax.evaluation.planner import make_field, plan, rms
 from diffjax.evaluation.rollouts import Starts, make_ends, make_walks
 from diffjax.evaluation.spacing import shortest
 from diffjax.testbed.analytic import mixture
@@ -62,36 +62,39 @@ def test_a_shortest_path_is_the_shortest_of_all():
 @pytest.fixture(scope="module")
 def field():
     """A few rules of every kind stand for all; the others are compared by `python -m bench plan`."""
-    few = {name: SOLVERS[name] for name in ("ddim", "deis", "dpmpp_2m", "dpmpp_3m", "ipndm", "unipc", "heun")}
+    few = {name: SOLVERS[name] for name in ("ddim", "dpmpp_2m", "dpmpp_3m", "unipc", "heun")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(planning, "SOLVERS", few)
         patch.setattr(planning, "OPTIONS", {})
-        made = make_planner(exact, PROCESS, starts(0), most=10)
-        yield made, {budget: made.plan(budget) for budget in (5, 10)}
+        made = make_field(exact, PROCESS, starts(0), most=10)
+        yield made, {budget: plan(made, budget) for budget in (5, 10)}
 
 
 @pytest.mark.parametrize("budget", [5, 10])
 def test_a_plan_beats_every_named_grid_on_fresh_noise(field, budget):
     made, rows = field
     fresh = starts(1)
-    goal = made.teacher(fresh)
+    goal = made.ends(made.teacher, fresh)[0]
     best, fixed = rows[budget][0], [row for row in rows[budget] if row.grid in GRIDS]
-    far = rms(made.ends(best, fresh), goal, goal)
+
+    def far(row):
+        return rms(made.ends(made.of(row).walks(row.times[None])[0], fresh)[0], goal, goal)
+
     assert all(row.calls <= budget for row in rows[budget]) and {row.solver for row in fixed} >= {"unipc", "heun"}
-    assert len(fixed) > 30 and far < min(rms(made.ends(row, fresh), goal, goal) for row in fixed)
+    assert len(fixed) > 20 and far(best) < min(map(far, fixed))
 
 
 def test_the_same_inputs_give_the_same_plan(field):
     made, rows = field
-    again = made.plan(5)
+    again = plan(made, 5)
     assert [row[:3] for row in again] == [row[:3] for row in rows[5]]
     assert again[0].times.tobytes() == rows[5][0].times.tobytes() and again[0].error == rows[5][0].error
-    with pytest.raises(ValueError, match="1..10; got 11"):
-        made.plan(11)
+    with pytest.raises(ValueError, match="at least 1 call; got 0"):
+        plan(made, 0)
 
 
 def test_solvers_with_noise_are_asked_where_laws_are_compared(monkeypatch):
     monkeypatch.setattr(planning, "SOLVERS", {name: SOLVERS[name] for name in ("ddim", "dpmpp_3m")})
-    made = make_planner(exact, PROCESS, starts(0), most=4, quality="sliced_wasserstein")
-    rows = {row.rule: row.error for row in made.plan(4)}
+    made = make_field(exact, PROCESS, starts(0), most=4, quality="sliced_wasserstein")
+    rows = {row.rule: row.error for row in plan(made, 4)}
     assert rows["ddim eta=1.0"] != rows["ddim"] and np.isfinite(rows["ddim eta=0.5"])
