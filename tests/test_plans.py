@@ -13,11 +13,13 @@ from diffjax.errors import InputError
 from diffjax.evaluation import planner
 from tests.test_averages import small
 
+SMALL: dict[str, Any] = small()
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("plans") / "run"
-    diffjax.train(small(ema=dict(name="warmed", decay=0.9), every=small()["every"] | {"snapshot": 0}), workdir)
+    diffjax.train(small(ema=dict(name="warmed", decay=0.9), every=SMALL["every"] | {"snapshot": 0}), workdir)
     return workdir
 
 
@@ -25,16 +27,16 @@ def trained(tmp_path_factory):
 def made(trained):
     """A plan of few candidates, and what it says."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planner, "SOLVERS", {name: planner.SOLVERS[name] for name in ("ddim", "dpmpp_3m", "heun")})
+        patch.setattr(planner, "SOLVERS", {name: planner.SOLVERS[name] for name in ("ddim", "dpmpp_3m")})
         path = diffjax.make_plan(trained, budget=3, num=8)
         before = path.read_bytes()
         assert diffjax.make_plan(trained, budget=3, num=8).read_bytes() == before  # the same to the last bit
     return path, json.loads(before)
 
 
-def asked(workdir, **chosen):
+def asked(workdir, **chosen) -> dict[str, Any]:
     names = "plan", "solver", "steps", "grid", "start", "eta", "churn", "step", "ema", "guidance"
-    return dict.fromkeys(names) | {"workdir": workdir, "raw": False} | chosen
+    return {name: None for name in names} | {"workdir": workdir, "raw": False} | chosen
 
 
 def test_a_plan_says_what_to_do_and_what_it_stands_on(trained, made):
