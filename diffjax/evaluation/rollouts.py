@@ -37,7 +37,7 @@ class Walk(NamedTuple):
     start: np.ndarray  # [calls + 1]: shares of x_T; of what every call sees, and of the end
     told: np.ndarray  # [calls + 1, calls]: shares of the answers
     drawn: np.ndarray  # [calls + 1, calls]: shares of the noise that each call draws
-    number: np.ndarray  # [calls]: of each call in its plan, from 1; it decides the call's noise
+    number: np.ndarray  # [calls]: of every call in its plan, from 1; it decides the call's noise
     top: float  # the time of x_T
 
     @property

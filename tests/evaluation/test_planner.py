@@ -67,7 +67,7 @@ def field():
         patch.setattr(planning, "SOLVERS", few)
         patch.setattr(planning, "OPTIONS", {})
         made = make_field(exact, PROCESS, starts(0), most=10)
-        yield made, {budget: plan(made, budget) for budget in (5, 10)}
+        return made, {budget: plan(made, budget) for budget in (5, 10)}
 
 
 @pytest.mark.parametrize("budget", [5, 10])
