@@ -27,12 +27,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--grid", help="spacing: uniform, log_snr, rho, quadratic, trailing (default: uniform)")
     parser.add_argument("--eta", type=float, help="noise, from the ODE (0) to the SDE (1) (default: the solver's)")
     parser.add_argument("--churn", type=float, help="noise that heun adds before its steps, 0 and up (default: 0)")
-    parser.add_argument(
-        "--start", type=float, default=1.0, help="time at which the grid starts, at most 1 (default: 1)"
-    )
+    parser.add_argument("--start", type=float, help="time at which the grid starts, at most 1 (default: 1)")
     parser.add_argument(
         "--guidance", type=float, help="classifier-free guidance; 1 changes nothing, 2 is strong (default: none)"
     )
+    parser.add_argument("--plan", help="file of evaluate.py plan, which decides solver, times, eta and checkpoint")
     parser.add_argument("--seed", type=int, default=0, help="sample i depends on the seed and i alone (default: 0)")
     parser.add_argument("--batch", type=int, default=500, help="samples made at a time (default: 500)")
     parser.add_argument("--step", type=int, help="training step of the checkpoint (default: the newest)")
@@ -49,7 +48,7 @@ def main() -> None:
 
     with diffjax.exit_on_input_error():
         diffjax.cache_compilations()
-        path = diffjax.sample_to_folder(**vars(args))
+        path = diffjax.sample_to_folder(**diffjax.obeying(**vars(args)))
     print(path)
 
 

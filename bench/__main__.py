@@ -8,13 +8,14 @@ first_use from the start of a process to its first training step, beside torch e
 loop      what a sampler costs beyond its network calls
 nfe       how close to the law samplers come in few network calls, beside other libraries where they are installed
 peers     networks, training steps and samplers beside torch and diffusers, as ratios
+plan      a plan of evaluate.py against every solver on every named grid, at the same number of network calls
 scale     what a step is predicted to take on pods, from counted arithmetic and bytes
 waits     what saving costs the steps around it, and for how long training waits for data
 """
 
 import sys
 
-from bench import accelerator, calls, compile, digits, first_use, loop, nfe, peers, scale, waits
+from bench import accelerator, calls, compile, digits, first_use, loop, nfe, peers, plan, scale, waits
 
 BENCHES = {
     "digits": digits.main,
@@ -25,6 +26,7 @@ BENCHES = {
     "loop": loop.main,
     "nfe": nfe.main,
     "peers": peers.main,
+    "plan": plan.main,
     "scale": scale.main,
     "waits": waits.main,
 }

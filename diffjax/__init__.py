@@ -8,6 +8,7 @@ diffjax.evaluation      held-out loss, pictures
 diffjax.interchange     other libraries' weights: files, layouts
 diffjax.experiment      config -> functions
 diffjax.runs, .model    a run as a folder: train, load, sample; .record what identifies it, .averages of other lengths
+diffjax.plans           the best solver and times for so many network calls of a run
 diffjax.export          a sampler in one file
 diffjax.transfer        weights of another library as a run, and back; .certificate of parity, .convert the command
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from .model import Model as Model
     from .model import load as load
     from .model import sample_to_folder as sample_to_folder
+    from .plans import make_plan as make_plan
+    from .plans import obeying as obeying
     from .runs import cache_compilations as cache_compilations
     from .runs import train as train
     from .scores import score as score
@@ -55,6 +58,7 @@ HOMES = {
     "export": ("export_sampler", "open_sampler"),
     "heldout": ("likelihood", "noise_levels"),
     "model": ("Model", "load", "sample_to_folder"),
+    "plans": ("make_plan", "obeying"),
     "runs": ("cache_compilations", "train"),
     "scores": ("score",),
     "transfer": ("export_weights", "import_weights"),

@@ -86,11 +86,10 @@ def whole(stream: Callable) -> Callable:
 def make_stream(experiment: Experiment) -> Callable:
     """(params, key, n, *, ...) -> an iterator of float32 [b, *S] in the data range, on the host, n rows in all.
 
-    Labels cycle over the n samples; guidance is a number, or None for none; solver and steps default to the config's;
-    start < 1 begins the grid below pure noise; other keywords (eta) go to the solver.  Sample i is a function of
-    (params, key, i): it depends neither on n, nor on `batch`, nor on the devices.  `grid` names how the steps are
-    spaced (grids.py).  Compiled once for each solver and batch size: new params, keys, labels, guidance, grids of up to
-    LONGEST steps, eta and churn run the same program.
+    Labels cycle over the n samples; guidance is a number, or None for none; `chosen` are solver, steps, grid, start,
+    times and what the solver takes (sampler.settled).  Sample i is a function of (params, key, i): it depends neither
+    on n, nor on `batch`, nor on the devices.  Compiled once for each solver and batch size: new params, keys, labels,
+    guidance, grids of up to LONGEST steps, eta and churn run the same program.
     """
     mesh = training.make_mesh()
     rows, same = training.batch_sharding(mesh), training.replicated(mesh)
@@ -106,15 +105,14 @@ def make_stream(experiment: Experiment) -> Callable:
 
     def stream(
         params: Any, key: PRNGKeyArray, n: int, *, labels: Sequence[int] | None = None, guidance: float | None = None,
-        solver: str | None = None, steps: int | None = None, grid: str = "uniform", start: float = 1.0,
-        batch: int = 500, **options: Any,
+        batch: int = 500, **chosen: Any,
     ) -> Iterator[Float[np.ndarray, "b *S"]]:  # fmt: skip
         if n < 1 or batch < 1:
             raise InputError(f"the number of samples and the batch must be at least 1; got {n} and {batch}")
         if guidance is not None:
             require_guidance(experiment)
         label = cycled(labels, n, experiment.source.classes, guidance=guidance)
-        spec, turned, ts = settled(experiment, solver=solver, steps=steps, grid=grid, start=start, **options)
+        spec, turned, ts = settled(experiment, **chosen)
         run = compiled(tuple(sorted(spec.items())), guidance is not None)
         scale = jnp.float32(1.0 if guidance is None else guidance)
         size = min(batch, n) + -min(batch, n) % mesh.size  # every device gets as many rows
@@ -173,7 +171,8 @@ def sample_to_folder(
     chosen = {key: value for key, value in chosen.items() if value is not None}
     x = model.sample(jax.random.key(seed), num, labels=labels, **chosen)
     config = model.experiment.config
-    used = {key: config["sampler"][key] for key in ("solver", "steps")} | chosen
+    steps = {"steps": len(chosen["times"]) - 1} if "times" in chosen else {}
+    used = {key: config["sampler"][key] for key in ("solver", "steps")} | steps | chosen
     settings = {
         "workdir": str(workdir),
         "step": model.step,

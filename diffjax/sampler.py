@@ -1,7 +1,7 @@
 """The sampler of an experiment: its denoiser, guided or not, and a solver that is named, as one pure function."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,10 +10,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from diffjax.diffusion.gaussian import mean
-from diffjax.diffusion.grids import GRIDS
+from diffjax.diffusion.grids import GRIDS, check
 from diffjax.diffusion.guidance import classifier_free
 from diffjax.diffusion.sampling import generate
 from diffjax.diffusion.solvers import ADAPTIVE, SOLVERS, draws_noise
+from diffjax.errors import InputError
 from diffjax.experiment import Experiment, pick
 
 
@@ -45,35 +46,46 @@ def sampler(experiment: Experiment, spec: Mapping[str, Any], *, guided: bool) ->
 
 def settled(
     experiment: Experiment, *, solver: str | None = None, steps: int | None = None, grid: str = "uniform",
-    start: float = 1.0, **options: Any,
+    start: float = 1.0, times: Sequence[float] | None = None, **options: Any,
 ) -> tuple[dict[str, Any], dict[str, float], Float[Array, "n+1"]]:  # fmt: skip
     """(a solver's spec, its knobs, the grid), with the config's solver and steps where none are given.
 
-    Raises InputError for whatever the grid or the solver refuses.
+    `grid` names how the steps are spaced (grids.py); start < 1 begins it below pure noise; `times` are a grid of their
+    own, in place of all three.  Raises InputError for whatever the grid or the solver refuses.
     """
     defaults = experiment.config["sampler"]
-    steps = int(defaults["steps"] if steps is None else steps)
-    ts = pick(GRIDS, "grid", {"name": grid}, experiment.process.schedule, steps, start=start)
+    if times is None:
+        steps = int(defaults["steps"] if steps is None else steps)
+        ts = pick(GRIDS, "grid", {"name": grid}, experiment.process.schedule, steps, start=start)
+    else:
+        ts = _given(times, alone=steps is None and grid == "uniform" and start == 1.0)
     return *knobs_of(experiment, {"name": solver or defaults["solver"], **options}), ts
 
 
-def described(
-    experiment: Experiment, *, guidance: float | None = None, grid: str = "uniform", start: float = 1.0, **chosen: Any
-) -> dict[str, Any]:
+def _given(times: Sequence[float], *, alone: bool) -> Float[Array, "n+1"]:
+    """A grid by its times.  Raises InputError unless they fall within [0, 1], and decide alone."""
+    if not alone:
+        raise InputError("times are a grid of their own; leave out steps, grid and start")
+    try:
+        return check(times)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def described(experiment: Experiment, *, guidance: float | None = None, **chosen: Any) -> dict[str, Any]:
     """What decides a sample but for the parameters, the keys and the labels, and the network calls that one takes.
 
     The keywords are those of `settled`, and guidance, which doubles the calls.  Calls are None for a solver that makes
     as many as its tolerance takes.
     """
-    spec, turned, ts = settled(experiment, grid=grid, start=start, **chosen)
+    spec, turned, ts = settled(experiment, **chosen)
     named = dict(sorted({**spec, **turned}.items()))
     calls = None
     if spec["name"] not in ADAPTIVE:
         moves = pick(SOLVERS, "solver", named, experiment.fixed).plan(ts).moves
         calls = int(np.any(np.reshape(moves, (len(moves), -1)), axis=1).sum()) * (1 if guidance is None else 2)
-    solver = named.pop("name")
-    where = {"steps": len(ts) - 1, "grid": grid, "start": start, "guidance": guidance}
-    return {"solver": solver, "options": named} | where | {"calls": calls}
+    times = np.asarray(ts, np.float64).round(7).tolist()
+    return {"solver": named.pop("name"), "options": named, "times": times, "guidance": guidance, "calls": calls}
 
 
 def knobs_of(experiment: Experiment, spec: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:

@@ -72,19 +72,16 @@ def trajectories(times: Float[np.ndarray, "n"], xs: Float[np.ndarray, "n rows"],
     return figure
 
 
-def pareto(curves: Mapping[str, Float[np.ndarray, "n 2"]], *, x: str, y: str, bold: Sequence[str] = ()) -> "Figure":
-    """Cost against error, both logarithmic, a curve a name; those in `bold` stand out, and the best front is drawn."""
-    figure, (axis,) = _panels(1, width=6.5, height=4.2)
-    for name, points in curves.items():
-        points = points[np.argsort(points[:, 0])]
-        strong = dict(lw=2.2, marker="o", ms=4, zorder=3) if name in bold else dict(lw=0.8, marker=".", ms=3, alpha=0.6)
-        axis.plot(points[:, 0], points[:, 1], label=name, **strong)
-    every = np.concatenate(list(curves.values()))
-    every = every[np.lexsort((every[:, 1], every[:, 0]))]
-    best = every[every[:, 1] <= np.minimum.accumulate(every[:, 1])]
-    axis.step(best[:, 0], best[:, 1], where="post", color="0.3", lw=0.8, ls=":", label="best of all")
-    axis.set(xlabel=x, ylabel=y, xscale="log", yscale="log")
-    axis.legend(fontsize=7, ncols=2)
+def pareto(fixed: Float[np.ndarray, "n 2"], plans: Float[np.ndarray, "m 2"], *, x: str, y: str) -> "Figure":
+    """Costs and errors: all fixed rows as dots, the best of every cost joined, and the plans."""
+    figure, (axis,) = _panels(1, height=3.6)
+    axis.scatter(*fixed.T, s=6, color="0.75", lw=0, label="solvers on named grids")
+    costs = np.unique(fixed[:, 0])
+    axis.plot(costs, [fixed[fixed[:, 0] == c, 1].min() for c in costs], color="0.4", lw=1, label="the best of them")
+    plans = plans[np.argsort(plans[:, 0])]
+    axis.plot(*plans.T, marker="o", ms=5, color="tab:red", lw=1.2, label="plans")
+    axis.set(xlabel=x, ylabel=y, yscale="log", ylim=(0.7 * plans[:, 1].min(), 2 * np.quantile(fixed[:, 1], 0.9)))
+    axis.legend(fontsize=7, frameon=False)
     return figure
 
 
