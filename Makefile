@@ -28,8 +28,8 @@ lint: install-dev ## lint and check types only
 	$(BIN)/ruff format --check
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: install-dev ## measure ourselves beside other libraries
-	$(BIN)/python -m bench
+bench: install-dev ## measure ourselves, and beside the libraries that are installed (bench/README.md); an hour or two
+	$(BIN)/python -m bench all
 
 laws: install-dev ## every solver x schedule x prediction against its laws, into docs/laws.md
 	$(BIN)/python -m tests.laws.report docs/laws.md
