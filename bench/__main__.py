@@ -1,6 +1,6 @@
 """Measurements: python -m bench NAME [options], or the whole of them: python -m bench all.
 
-The whole, each in a process of its own on one core where that is steadier; an hour or two:
+The whole, each in a process of its own on one core where that is steadier; hours on a busy machine:
   loop         what a sampler costs beyond its network calls
   compile      what a sampler costs to compile, against its number of steps
   growth       how time grows with steps, rows and depth
