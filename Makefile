@@ -28,8 +28,8 @@ lint: install-dev ## lint and check types only
 	$(BIN)/ruff format --check
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: install-dev ## measure ourselves beside other libraries
-	$(BIN)/python -m bench
+bench: install-dev ## measure ourselves, and beside the libraries that are installed (bench/README.md)
+	$(BIN)/python -m bench all
 
 laws: install-dev ## every solver x schedule x prediction against its laws, into docs/laws.md
 	$(BIN)/python -m tests.laws.report docs/laws.md
@@ -54,7 +54,7 @@ install: $(STAMPS)/runtime ## make .venv with what diffjax needs to run
 install-dev: $(STAMPS)/dev ## make .venv with the development tools too
 
 clean: ## remove .venv and the caches; keep runs/
-	rm -rf .venv .venv-peers .cache .pytest_cache .ruff_cache docs/_build docs/api
+	rm -rf .venv .venv-peers .venv-flax .cache .pytest_cache .ruff_cache docs/_build docs/api
 
 $(STAMPS)/venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
@@ -85,6 +85,15 @@ $(STAMPS)/dev: requirements-dev.lock requirements.lock pyproject.toml | $(STAMPS
 	.venv-peers/bin/python -m pip --disable-pip-version-check install --quiet --no-build-isolation --editable '.[peers]'
 	.venv-peers/bin/python -m pip --disable-pip-version-check install --quiet --no-deps \
 		k-diffusion==0.1.1.post1 torch-fidelity==0.4.0 clean-fid==0.1.35
+	@touch $@
+
+# FlaxDiff and what hackable_diffusion imports, for `python -m bench peers`: beside ours, without FlaxDiff's own pins.
+.venv-flax/stamp: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv-flax
+	@echo '*' > .venv-flax/.gitignore
+	.venv-flax/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r $<
+	.venv-flax/bin/python -m pip --disable-pip-version-check install --quiet chex einops immutabledict mock typeguard==4.4.4
+	.venv-flax/bin/python -m pip --disable-pip-version-check install --quiet --no-deps flaxdiff==0.2.11
 	@touch $@
 
 # Pins for every supported Python and platform, with hashes and without the address of any index.  Pins that still

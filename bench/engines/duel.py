@@ -1,7 +1,8 @@
 """Ours and another's, on the same work: a process each, in turns, so that both see the same machine.
 
-A ratio is ours / theirs in time, below 1 where ours is faster: the median of the rounds' ratios.  Spread is the largest
-of a side's times over its smallest; above `STEADY` something else was running, and the figure is not worth keeping.
+A ratio is ours / theirs in time, below 1 where ours is faster: the median of the rounds' ratios; of two networks that
+count their GFLOP, in time per GFLOP.  Spread is the largest of a side's times over its smallest; above `STEADY`
+something else was running, and the figure is not worth keeping.
 """
 
 import json
@@ -26,7 +27,9 @@ class Duel(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        return median(a / b for a, b in zip(self.ours, self.theirs, strict=True))
+        ours, theirs = (facts.get("gflops") for facts in self.facts)
+        work = theirs / ours if ours and theirs else 1.0
+        return work * median(a / b for a, b in zip(self.ours, self.theirs, strict=True))
 
     @property
     def spread(self) -> float:

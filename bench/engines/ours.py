@@ -1,13 +1,11 @@
 """Our side of a duel.  `compiled` is what torch is asked; ours always is."""
 
-from functools import partial
 from importlib.metadata import version
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
+from bench.engines.network import levels, network_case, noise
 from bench.engines.serve import Case, serve
 from diffjax.diffusion.gaussian import gaussian
 from diffjax.diffusion.grids import grid
@@ -19,6 +17,7 @@ from diffjax.diffusion.weights import WEIGHTS
 from diffjax.nets import NETS, functional
 
 DDPM = dict(width=64, multipliers=(1, 2, 2), blocks=2, attention=(16,), heads=2)
+SAMPLED = {"unet": ("ddpm", DDPM), "dit": ("dit", dict(width=256, depth=4, heads=4, patch=4))}  # beside the free one
 
 
 def network(name, shape, classes, **options):
@@ -27,53 +26,30 @@ def network(name, shape, classes, **options):
 
 
 def unet(*, batch, step, half=False, compiled=True) -> Case:
-    built = network("ddpm", (32, 32, 3), 0, dtype="bfloat16" if half else "float32", **DDPM)
-    return _network(*built, (batch, 32, 32, 3), step=step)
+    net, params = network("ddpm", (32, 32, 3), 0, dtype="bfloat16" if half else "float32", **DDPM)
+    return network_case(net.apply, params, (noise(batch, 32, 32, 3), levels(batch)), step=step)
 
 
-def dit(*, batch, size, patch, step, half=False, compiled=True) -> Case:
-    label, dtype = jnp.arange(batch) % 1000, "bfloat16" if half else "float32"
-    built = network("dit", (32, 32, 4), 1000, size=size, patch=patch, dtype=dtype)
-    return _network(*built, (batch, 32, 32, 4), step=step, label=label)
+def dit(*, batch, size, patch, step, depth=0, half=False, compiled=True) -> Case:
+    dtype = "bfloat16" if half else "float32"
+    net, params = network("dit", (32, 32, 4), 1000, size=size, patch=patch, depth=depth, dtype=dtype)
+    inputs = noise(batch, 32, 32, 4), levels(batch), jnp.arange(batch) % 1000
+    return network_case(net.apply, params, inputs, step=step)
 
 
-def _network(net, params, shape, *, step, label=None) -> Case:
-    draw = np.random.default_rng(0)
-    x, target = (jnp.asarray(draw.standard_normal(shape), jnp.float32) for _ in range(2))
-    level = jnp.asarray(draw.random(shape[0]), jnp.float32)
-    optimizer = optax.adam(1e-4)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
-    forward = jax.jit(net.apply)
-
-    @partial(jax.jit, donate_argnums=0)
-    def train(state, x, level, label, target):
-        params, opt = state
-        loss = lambda params: jnp.mean((net.apply(params, x, level, label) - target) ** 2)  # noqa: E731
-        value, grads = jax.value_and_grad(loss)(params)
-        updates, opt = optimizer.update(grads, opt, params)
-        return (optax.apply_updates(params, updates), opt), value
-
-    if not step:
-        return Case(lambda: forward(params, x, level, label).block_until_ready(), {"parameters": parameters})
-    held = [(params, jax.jit(optimizer.init)(params))]
-    compiled = train.lower(held[0], x, level, label, target).compile()
-    memory = compiled.memory_analysis()
-
-    def run():
-        held[0], value = compiled(held[0], x, level, label, target)
-        return jax.block_until_ready((held, value))
-
-    return Case(run, {"parameters": parameters, "temporaries": memory.temp_size_in_bytes / 2**20})
+def sampled(name: str):
+    """(apply, params) of a network to sample from; "free" answers with half of what it is given."""
+    if name == "free":
+        return (lambda params, x, t, cond: 0.5 * x), {}
+    row, options = SAMPLED[name]
+    net, params = network(row, (32, 32, 3), 0, **options)
+    return net.apply, params
 
 
 def sampler(*, solver, steps, batch, net) -> Case:
     process = gaussian(SCHEDULES["linear"](), PARAMETERIZATIONS["eps"](), WEIGHTS["simple"]())
     like, rule, ts = jnp.zeros((batch, 32, 32, 3)), SOLVERS[solver](process), grid(steps)
-    if net == "unet":
-        model, params = network("ddpm", (32, 32, 3), 0, **DDPM)
-        raw = model.apply
-    else:
-        raw, params = (lambda params, x, t, cond: 0.5 * x), {}
+    raw, params = sampled(net)
 
     @jax.jit
     def run(params, key, ts):
@@ -82,6 +58,18 @@ def sampler(*, solver, steps, batch, net) -> Case:
 
     key = jax.random.key(0)
     return Case(lambda: run(params, key, ts).block_until_ready(), {})
+
+
+def calls(*, steps, batch, net) -> Case:
+    """So many lone calls of the jitted network that `sampler` samples from, each waited for."""
+    raw, params = sampled(net)
+    alone, x, t = jax.jit(raw), noise(batch, 32, 32, 3), levels(batch)
+
+    def run():
+        for _ in range(steps):
+            alone(params, x, t, None).block_until_ready()
+
+    return Case(run, {})
 
 
 def predictor_corrector(*, steps, batch) -> Case:
@@ -99,6 +87,6 @@ def predictor_corrector(*, steps, batch) -> Case:
 
 if __name__ == "__main__":
     serve(
-        {"unet": unet, "dit": dit, "sampler": sampler, "predictor_corrector": predictor_corrector},
+        {"unet": unet, "dit": dit, "sampler": sampler, "calls": calls, "predictor_corrector": predictor_corrector},
         {name: version(name) for name in ("jax", "flax", "optax")},
     )

@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -30,13 +31,25 @@ def serve(cases: Mapping[str, Callable[..., Case]], versions: Mapping[str, str])
             start = time.perf_counter()
             case = cases[request["build"]](**request["options"])
             built = time.perf_counter() - start
-            say(out, case.facts | {"built": built, "first": seconds(case.run)})
+            held = resident(fresh=True)
+            first = seconds(case.run)
+            say(out, case.facts | {"built": built, "first": first, "grown": resident() - held})
         else:
             say(out, {"seconds": [seconds(case.run) for _ in range(request["run"])]})
 
 
 def say(out, answer: dict) -> None:
     print(json.dumps(answer), file=out, flush=True)
+
+
+def resident(fresh: bool = False) -> float:
+    """MB of the process at its largest since it was last asked `fresh`: then, as it is now.  0 where Linux is not."""
+    if not Path("/proc/self/clear_refs").exists():
+        return 0.0
+    if fresh:
+        Path("/proc/self/clear_refs").write_text("5")
+    lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) / 1024
 
 
 def seconds(run: Callable[[], object]) -> float:

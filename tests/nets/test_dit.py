@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax._src.ad_checkpoint import saved_residuals
 
 from diffjax.nets import NETS
 from diffjax.nets.blocks import REMAT
@@ -147,6 +148,17 @@ def test_what_is_computed_again_changes_memory_and_not_gradients(by_policy):
     assert memory == sorted(set(memory))
 
 
+def test_dots_keeps_the_products_of_a_block_and_nothing_else(small, abstract):
+    """Of a patch qkv, out, and the two layers of the MLP: 3 + 1 + 4 + 1 widths; of a row its six scales and shifts."""
+    depth, rows, width, patches, kept = 3, 3, 16, 64, {}
+    for policy in REMAT:
+        net = small("dit", (16, 16, 3), remat=policy, depth=depth)
+        loss = lambda p, net=net: jnp.sum(net.apply(p, *inputs(16, 16, 3)) ** 2)  # noqa: E731
+        kept[policy] = sum(a.size for a, _ in saved_residuals(loss, abstract(net)))
+    assert kept["dots"] - kept["blocks"] == depth * rows * width * (9 * patches + 6)
+    assert kept["dots"] < 0.32 * kept["none"]  # 592 of 1879 MB, as DiT-S/2 was planned with a batch of 8
+
+
 @pytest.mark.parametrize("name", ["dit", "pixel_transformer"])
 def test_a_program_is_as_long_at_any_depth(name, small, abstract):
     def length(depth):
@@ -154,7 +166,7 @@ def test_a_program_is_as_long_at_any_depth(name, small, abstract):
         gradient = jax.jit(jax.grad(lambda p: jnp.sum(net.apply(p, *inputs(8, 4, 3)) ** 2)))
         return len(gradient.lower(abstract(net)).as_text().splitlines())
 
-    assert length(12) <= 1.05 * length(3)
+    assert length(24) <= 1.05 * length(3)
 
 
 VARIANTS = {
