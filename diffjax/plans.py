@@ -26,7 +26,7 @@ from diffjax.diffusion.grids import GRIDS, check
 from diffjax.diffusion.guidance import classifier_free
 from diffjax.diffusion.sampling import row_keys
 from diffjax.errors import InputError, unknown, writing
-from diffjax.evaluation.curves import front
+from diffjax.evaluation.fronts import front
 from diffjax.evaluation.planner import QUALITIES, Row, make_field, plan
 from diffjax.evaluation.rollouts import Starts
 from diffjax.experiment import FREE_PARTS
