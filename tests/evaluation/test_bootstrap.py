@@ -20,7 +20,9 @@ def draw(rng, groups=20):
     return summarise([(1.2 * x + 0.3, np.exp(x) / np.exp(x).sum(1, keepdims=True))], groups=groups)
 
 
-@pytest.mark.parametrize("name", ["frechet", "kid", "energy", "precision", "recall", "density", "coverage"])
+@pytest.mark.parametrize(
+    "name", ["frechet", "kid", "energy", "precision", "recall", "density", "coverage", "inception_score"]
+)
 def test_intervals_cover_the_average_over_draws(name):
     """95 % of them, within three deviations of a binomial share; those of narrower ones, 60 %, too."""
     rng = np.random.default_rng(0)

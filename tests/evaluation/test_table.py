@@ -9,7 +9,7 @@ from diffjax.evaluation import distances, kernels, manifold
 from diffjax.evaluation.frechet import distance
 from diffjax.evaluation.inception_score import score
 from diffjax.evaluation.metrics import METRICS, caveats
-from diffjax.evaluation.summary import summarise
+from diffjax.evaluation.summary import Classes, summarise
 
 
 def summary(n=120, d=3, seed=0, shift=0.0, classes=4, **options):
@@ -68,6 +68,12 @@ def test_the_inception_score_is_the_mean_over_splits():
     assert found == pytest.approx((values.mean(), values.std(ddof=1) / np.sqrt(10)), rel=1e-10)
 
 
+def test_a_split_counts_as_much_as_it_has_rows():
+    """One sample scores 1, three of three classes 3: together (1 + 3 * 3) / 4."""
+    sums = Classes(np.array([[1.0, 0, 0], [1, 1, 1]]), np.zeros(2))
+    assert score(sums, np.array([1.0, 3])).value == pytest.approx(2.5, rel=1e-12)
+
+
 @pytest.mark.parametrize("name", sorted(set(METRICS) - {"inception_score"}))
 def test_too_few_samples_and_other_features_are_a_sentence(name):
     enough = summary()
@@ -95,7 +101,12 @@ def test_what_else_is_refused():
 
 
 def test_different_numbers_in_one_dimension():
-    """W_2 between {0} and {0, 1, 2, 3}: the root of 14 / 4; sorted samples against their own copies: 0."""
+    """The root of what is under the steps, and 0 between samples and their copies.
+
+    {0, 2} and {0, 1, 5}, in sixths: 0 0 0 2 2 2 and 0 0 1 1 5 5.
+    """
+    halves, thirds = jnp.asarray([[0.0], [2]]), jnp.asarray([[5.0], [0], [1]])
+    assert float(distances.sliced_wasserstein(halves, thirds)) == pytest.approx(np.sqrt(20 / 6), rel=1e-6)
     x, y = jnp.zeros((1, 1)), jnp.arange(4.0)[:, None]
     assert float(distances.sliced_wasserstein(x, y)) == pytest.approx(np.sqrt(14 / 4), rel=1e-6)
     assert float(distances.sliced_wasserstein(y, jnp.repeat(y, 3, axis=0))) == pytest.approx(0, abs=1e-6)
