@@ -1,8 +1,9 @@
 """Networks of features beside recordings of the originals: names, shapes, answers, with weights that are a function of
 their names.
 
-encoders/*.json were made once, in PyTorch on a CPU, in float32: `inception` by torch-fidelity 0.4.0 at 75 x 75, the two
-others by the code of facebookresearch/dinov2, small.  Of the answers every eighth or 64th number is kept.
+encoders/*.json were made once, in PyTorch on a CPU, in float32: `inception` by torch-fidelity 0.4.0 at 107 x 107, for
+four positions in the last block, the two others by the code of facebookresearch/dinov2, small.  Of the answers every
+eighth or 64th number is kept.
 """
 
 import functools

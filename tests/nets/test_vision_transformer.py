@@ -18,14 +18,14 @@ def net_of(**options):
 
 @pytest.mark.parametrize("width, depth, millions", [(384, 12, 21), (768, 12, 86), (1024, 24, 300)])
 def test_parameters_are_those_of_dinov2(width, depth, millions):
-    """Of its table, rounded down there to 10 million at the last."""
+    """Counted by hand, and near the round numbers of its table."""
     net = functional(
         lambda rngs: ENCODERS["vision_transformer"](rngs=rngs, width=width, depth=depth, heads=width // 64)
     )
     found = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(net.init, jax.random.key(0))))
     block = 12 * width**2 + 9 * width + 4 * width + 2 * width  # products, their biases, two norms, two gains
     assert found == depth * block + (588 + 1 + 1 + 1370 + 2) * width
-    assert found // 10**6 in (millions, millions + 4, millions + 1)
+    assert abs(found / 1e6 - millions) < 0.06 * millions
 
 
 @pytest.mark.parametrize("name", INTERPOLATIONS)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from diffjax.encoders import read_encoder
+from diffjax.evaluation.pipeline import RESIZES
 
 TOLERANCE = 2e-5  # of answers of size 1
 
@@ -57,15 +58,38 @@ def fidelity(monkeypatch):
     return FeatureExtractorInceptionV3
 
 
-@pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed")
+FIDELITY = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed")
+INTERPOLATE = torch.nn.functional.interpolate
+THEIRS = {
+    "bilinear": lambda x, size, tf1: INTERPOLATE(x, size, mode="bilinear"),
+    "bilinear_antialiased": lambda x, size, tf1: INTERPOLATE(x, size, mode="bilinear", antialias=True),
+    "bicubic_antialiased": lambda x, size, tf1: INTERPOLATE(x, size, mode="bicubic", antialias=True),
+    "bilinear_corners": lambda x, size, tf1: tf1(x, size=size, align_corners=False),
+}
+
+
+@FIDELITY
+@pytest.mark.parametrize("side, size", [(32, (299, 299)), (500, (299, 224))])
+@pytest.mark.parametrize("name", RESIZES)
+def test_resizes(name, side, size, monkeypatch):
+    fidelity(monkeypatch)
+    from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x as tf1
+
+    x = np.random.default_rng(0).uniform(0, 255, (1, side, side, 3)).astype(np.float32)
+    wanted = THEIRS[name](torch.from_numpy(x).permute(0, 3, 1, 2), size, tf1).permute(0, 2, 3, 1).numpy()
+    found = jax.jit(RESIZES[name], static_argnums=1)(x, size)
+    assert np.abs(found - wanted).max() <= 2e-2  # of 255: weights are of single precision
+
+
+@FIDELITY
 def test_inception(monkeypatch, tmp_path):
     names = ["2048", "logits_unbiased", "logits"]
     with monkeypatch.context() as patch:
         theirs = randomised(fidelity(patch)("inception", names, feature_extractor_weights_path="none"))
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
     ours = read_encoder(tmp_path / "weights.pth", ["inception"])
-    theirs.INPUT_IMAGE_SIZE = 75
-    x = np.random.default_rng(0).integers(0, 256, (2, 75, 75, 3), np.uint8)
+    theirs.INPUT_IMAGE_SIZE = 107  # the last grid then has four positions
+    x = np.random.default_rng(0).integers(0, 256, (2, 107, 107, 3), np.uint8)
     wanted = theirs(torch.from_numpy(x).permute(0, 3, 1, 2))
     features, logits = jax.jit(ours.net.apply)(ours.params, (x.astype(np.float32) - 128) / 128)
     compare(features, wanted[0])
