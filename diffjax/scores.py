@@ -27,7 +27,7 @@ from diffjax.record import identity, read_record, versions
 from diffjax.sets import Samples, Survey, drawn, file_of, kept, stored, survey
 
 DEFAULT = ("frechet", "kid", "precision", "recall", "density", "coverage", "inception_score")
-NUM, SHOWN = 10_000, 100  # samples that are drawn, and of those in the picture
+NUM, LEAST, SHOWN = 10_000, 100, 100  # samples that are drawn, that intervals take, that the picture shows
 
 
 class Scored(NamedTuple):
@@ -63,6 +63,8 @@ def score(
         workdir, model, samples=samples, reference=reference, out=out, batch=batch, seed=seed,
         spec={"name": features} | ({"weights": str(weights)} if weights else {}), chosen=chosen,
     )  # fmt: skip
+    if given.samples.count < LEAST:
+        raise InputError(f"numbers with intervals take at least {LEAST} samples; got {given.samples.count}")
     theirs = _reference(given, batch)
     ours, agreement, first = _seen(given)
     for sentence in caveats(ours, theirs):

@@ -43,7 +43,7 @@ def survey(source: Source, *, batch: int = 1000) -> Survey:
     """Raises InputError for an example that cannot be read, or is not finite."""
     seen, counts = hashlib.sha256(f"{source.shape}{source.low}{source.high}".encode()), np.zeros(source.classes)
     for rows in _read(source, batch):
-        seen.update(rows["x"].dtype.str.encode() + np.ascontiguousarray(rows["x"]).tobytes())
+        seen.update(np.ascontiguousarray(rows["x"]).tobytes())
         if source.classes:
             counts += np.bincount(rows["label"], minlength=source.classes)
     return Survey(seen.hexdigest()[:16], counts / source.size if source.classes else None)
@@ -59,7 +59,7 @@ def stored(path: str | Path, *, shape: tuple[int, ...] | None, value_range: tupl
     """A set in files.  Raises InputError for none, another shape than `shape`, and values in another range."""
     file = file_of(path)
     if file.suffix == ".npz":
-        source = DATASETS["npz"]("all", path=str(file))
+        source = DATASETS["npz"]("train", path=str(file))
     elif file.is_dir():
         source = _pictures(file, shape)
     else:
@@ -73,7 +73,7 @@ def stored(path: str | Path, *, shape: tuple[int, ...] | None, value_range: tupl
 def _pictures(folder: Path, shape: tuple[int, ...] | None) -> Source:
     """Pictures as they are: none is cut or resized."""
     channels = shape[-1] if shape is not None and len(shape) == 3 else 3
-    paths = DATASETS["folder"]("all", path=str(folder), size=1, channels=channels).read.paths
+    paths = DATASETS["folder"]("train", path=str(folder), size=1, channels=channels).read.paths
     sizes = {}
     for path in paths:
         try:
@@ -84,7 +84,7 @@ def _pictures(folder: Path, shape: tuple[int, ...] | None) -> Source:
     if len(sizes) > 1 or any(width != height for width, height in sizes):
         told = ", ".join(f"{width} x {height} ({name})" for (width, height), name in list(sizes.items())[:3])
         raise InputError(f"the pictures in {folder} must be squares of one size; got {told}; resize them first")
-    return DATASETS["folder"]("all", path=str(folder), size=next(iter(sizes))[0], channels=channels)
+    return DATASETS["folder"]("train", path=str(folder), size=next(iter(sizes))[0], channels=channels)
 
 
 def _require_range(file: Path, source: Source, value_range: tuple[float, float]) -> None:
