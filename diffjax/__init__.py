@@ -4,11 +4,11 @@ diffjax.diffusion       the mathematics: schedules, predictions, losses, solvers
 diffjax.nets            networks, as Net(init, apply)
 diffjax.data            data sets, as index-addressed sources
 diffjax.training        the compiled step, checkpoints, the loop
-diffjax.evaluation      held-out loss, pictures
+diffjax.evaluation      metrics, intervals, passports, the planner's search, figures, pictures
 diffjax.interchange     other libraries' weights: files, layouts
 diffjax.experiment      config -> functions
 diffjax.runs, .model    a run as a folder: train, load, sample; .record what identifies it, .averages of other lengths
-diffjax.plans           the best solver and times for so many network calls of a run
+diffjax.assessment      a run judged: features, scores, copies, likelihoods, plans
 diffjax.export          a sampler in one file
 diffjax.transfer        weights of another library as a run, and back; .certificate of parity, .convert the command
 
@@ -19,11 +19,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .assessment.copies import find_copies as find_copies
+    from .assessment.heldout import likelihood as likelihood
+    from .assessment.heldout import noise_levels as noise_levels
+    from .assessment.plans import make_plan as make_plan
+    from .assessment.plans import obeying as obeying
+    from .assessment.scores import score as score
     from .averages import sweep as sweep
     from .blackbox import replay as replay
     from .cluster import clustered as clustered
     from .cluster import connect as connect
-    from .copies import find_copies as find_copies
     from .dryrun import dry_run as dry_run
     from .dryrun import fit as fit
     from .errors import InputError as InputError
@@ -33,16 +38,11 @@ if TYPE_CHECKING:
     from .experiment import build as build
     from .export import export_sampler as export_sampler
     from .export import open_sampler as open_sampler
-    from .heldout import likelihood as likelihood
-    from .heldout import noise_levels as noise_levels
     from .model import Model as Model
     from .model import load as load
     from .model import sample_to_folder as sample_to_folder
-    from .plans import make_plan as make_plan
-    from .plans import obeying as obeying
     from .runs import cache_compilations as cache_compilations
     from .runs import train as train
-    from .scores import score as score
     from .transfer import export_weights as export_weights
     from .transfer import import_weights as import_weights
 
@@ -50,17 +50,17 @@ HOMES = {
     "averages": ("sweep",),
     "blackbox": ("replay",),
     "cluster": ("clustered", "connect"),
-    "copies": ("find_copies",),
+    "assessment.copies": ("find_copies",),
     "dryrun": ("dry_run", "fit"),
     "errors": ("InputError", "exit_on_input_error"),
     "evaluation.passport": ("compare",),
     "experiment": ("Experiment", "build"),
     "export": ("export_sampler", "open_sampler"),
-    "heldout": ("likelihood", "noise_levels"),
+    "assessment.heldout": ("likelihood", "noise_levels"),
     "model": ("Model", "load", "sample_to_folder"),
-    "plans": ("make_plan", "obeying"),
+    "assessment.plans": ("make_plan", "obeying"),
     "runs": ("cache_compilations", "train"),
-    "scores": ("score",),
+    "assessment.scores": ("score",),
     "transfer": ("export_weights", "import_weights"),
 }
 

@@ -15,7 +15,7 @@ from .vision_transformer import vision_transformer
 CONVOLUTIONAL = {"unet": unet, "ddpm": ddpm, "adm": adm, "ddpmpp": ddpmpp, "ncsnpp": ncsnpp}
 TRANSFORMERS = {"dit": dit, "pixel_transformer": pixel_transformer}
 NETS = CONVOLUTIONAL | {"edm2": edm2} | TRANSFORMERS | {"mlp": mlp}
-# Networks that say what they see: x alone in, features out (diffjax/features.py).
+# Networks that say what they see: x alone in, features out (diffjax/assessment/features.py).
 ENCODERS = {"inception": inception, "vision_transformer": vision_transformer, "classifier": classifier}
 # What of a net is split over the mesh's `tensor`: rows for training/sharding.py.
 SPLITS = (

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffjax.encoders import located, read_encoder
+from diffjax.assessment.encoders import located, read_encoder
 from diffjax.errors import InputError
 from diffjax.interchange import safetensors
 from diffjax.interchange.layouts import ENCODERS, Target

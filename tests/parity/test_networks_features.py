@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffjax.encoders import read_encoder
+from diffjax.assessment.encoders import read_encoder
 from diffjax.evaluation.pipeline import RESIZES
 
 TOLERANCE = 2e-5  # of answers of size 1

@@ -19,10 +19,10 @@ import numpy as np
 from jaxtyping import Float
 
 from diffjax import evaluation, training
-from diffjax.classifier import Recipe
-from diffjax.classifier import classifier as trained_classifier
+from diffjax.assessment.classifier import Recipe
+from diffjax.assessment.classifier import classifier as trained_classifier
+from diffjax.assessment.encoders import hash_of, located, read_encoder
 from diffjax.data import Source
-from diffjax.encoders import hash_of, located, read_encoder
 from diffjax.errors import InputError
 from diffjax.evaluation import Pipeline
 from diffjax.experiment import Experiment, pick

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import diffjax
-from diffjax import plans
+from diffjax.assessment import plans
 from diffjax.errors import InputError
 from diffjax.evaluation import planner
 from tests.test_averages import small

@@ -8,16 +8,17 @@ import pytest
 import scipy.linalg
 
 from configs import digits as config
-from diffjax import classifier, features, nets, training
-from diffjax.classifier import Recipe
-from diffjax.classifier import classifier as train
+from diffjax import nets, training
+from diffjax.assessment import classifier, features
+from diffjax.assessment.classifier import Recipe
+from diffjax.assessment.classifier import classifier as train
+from diffjax.assessment.encoders import hash_of
+from diffjax.assessment.features import FEATURES, Data, data_of, extractor, stated
 from diffjax.data import Source, digits, toy
 from diffjax.data.source import from_arrays
-from diffjax.encoders import hash_of
 from diffjax.errors import InputError
 from diffjax.evaluation import Pipeline
 from diffjax.experiment import build
-from diffjax.features import FEATURES, Data, data_of, extractor, stated
 from diffjax.interchange import safetensors
 from diffjax.interchange.layouts import ENCODERS, Target
 from diffjax.interchange.rules import exported, pair

@@ -14,16 +14,16 @@ import numpy as np
 from tqdm import tqdm
 
 from diffjax import data
+from diffjax.assessment.features import Extractor, data_of, extractor, stated
+from diffjax.assessment.sets import drawn, kept, survey
 from diffjax.data import Source
 from diffjax.errors import InputError
 from diffjax.evaluation.neighbours import nearest, novelty
 from diffjax.evaluation.passport import normal, write_numbers
 from diffjax.evaluation.pictures import strips
 from diffjax.experiment import build
-from diffjax.features import Extractor, data_of, extractor, stated
 from diffjax.model import load
 from diffjax.record import identity, read_record, versions
-from diffjax.sets import drawn, kept, survey
 
 SHOWN, BESIDE = 10, 4  # samples in the picture, and training examples beside each
 COPY = 0.5  # a sample at less than half the usual distance counts as one

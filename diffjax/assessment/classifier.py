@@ -19,8 +19,8 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from diffjax import data, evaluation, training
+from diffjax.assessment.encoders import hash_of
 from diffjax.diffusion.types import Net
-from diffjax.encoders import hash_of
 from diffjax.errors import InputError, writing
 from diffjax.interchange import npz
 from diffjax.nets import ENCODERS, functional

@@ -9,11 +9,11 @@ from PIL import Image
 
 import diffjax
 from configs import toy_moons
+from diffjax.assessment.sets import drawn, kept, stored, survey
 from diffjax.data import digits, scaled, toy
 from diffjax.errors import InputError
 from diffjax.evaluation.passport import PARTS, compare
 from diffjax.model import load
-from diffjax.sets import drawn, kept, stored, survey
 
 RANGE = (-1.0, 1.0)
 
@@ -117,11 +117,11 @@ def test_copies_are_found(trained):
     model = load(trained)
     real = toy("train").read(np.arange(200))["x"]
     stolen = model._replace(stream=lambda key, n, **options: iter([real]))
-    diffjax.copies.load, kept_load = (lambda *args, **options: stolen), diffjax.copies.load
+    diffjax.assessment.copies.load, kept_load = (lambda *args, **options: stolen), diffjax.assessment.copies.load
     try:
         path = diffjax.find_copies(trained, num=200, batch=200)
     finally:
-        diffjax.copies.load = kept_load
+        diffjax.assessment.copies.load = kept_load
     found = json.loads(path.read_text())["numbers"]
     assert found["novelty"]["value"] < 1e-3 and found["copies"]["value"] == 1
 

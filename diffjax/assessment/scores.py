@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from diffjax.assessment.features import Data, Extractor, data_of, extractor, stated
+from diffjax.assessment.sets import Samples, Survey, drawn, file_of, kept, stored, survey
 from diffjax.data import Source
 from diffjax.errors import InputError, unknown, writing
 from diffjax.evaluation import summary as summaries
@@ -21,10 +23,8 @@ from diffjax.evaluation.passport import normal, write_numbers
 from diffjax.evaluation.pictures import save_picture
 from diffjax.evaluation.summary import Summary, summarise
 from diffjax.experiment import build
-from diffjax.features import Data, Extractor, data_of, extractor, stated
 from diffjax.model import Model, load
 from diffjax.record import identity, read_record, versions
-from diffjax.sets import Samples, Survey, drawn, file_of, kept, stored, survey
 
 DEFAULT = ("frechet", "kid", "precision", "recall", "density", "coverage", "inception_score")
 NUM, LEAST, SHOWN = 10_000, 100, 100  # samples that are drawn, that intervals take, that the picture shows
