@@ -67,10 +67,17 @@ def read_plan(path: str | Path) -> dict[str, Any]:
     return made
 
 
-def obeying(*, workdir: str | Path, plan: str | Path | None, guidance: float | None = None, **chosen: Any) -> dict:
-    """The keywords of `sample_to_folder`, those that a plan decides filled in.  Raises InputError if two disagree."""
+def obeying(
+    *, plan: str | Path | None, workdir: str | Path | None = None, guidance: float | None = None, **chosen: Any
+) -> dict:
+    """The keywords of `sample_to_folder` or `score`, those that a plan decides filled in.
+
+    Raises InputError if two disagree, or for a plan without a run.
+    """
     if plan is None:
         return {"workdir": workdir, "guidance": guidance} | chosen
+    if workdir is None:
+        raise InputError(f"the plan {plan} is of a run; name it with --workdir")
     against = [f"--{name}" for name in DECIDED if not (chosen.get(name) is None or chosen[name] is False)]
     if against:
         raise InputError(f"a plan decides what {' and '.join(against)} would; leave out one or the other")

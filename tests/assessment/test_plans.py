@@ -47,6 +47,17 @@ def test_a_plan_says_what_to_do_and_what_it_stands_on(trained, made):
     assert report["predicted_milliseconds"] > 0 and path.with_suffix(".png").exists()
 
 
+def test_what_is_scored_obeys(trained, made):
+    path, plan = made
+    asked_for = dict(plan=path, workdir=trained, num=100, features="pixels", metrics=["energy"])
+    passport = json.loads(diffjax.score(**diffjax.obeying(**asked_for)).read_text())["passport"]
+    assert (
+        passport["sampler"]["times"] == pytest.approx(plan["times"]) and passport["sampler"]["calls"] == plan["calls"]
+    )
+    with pytest.raises(InputError, match="name it with --workdir"):
+        diffjax.obeying(plan=path, num=100)
+
+
 def test_sampling_obeys(trained, made, tmp_path):
     path, plan = made
     chosen = asked(trained, plan=path, out=tmp_path / "out", num=4, labels=[0, 1], seed=3, singles=False, batch=500)
