@@ -45,11 +45,10 @@ def test_the_error_of_a_mean_is_the_textbooks():
     summary = summarise([(x, None)], groups=30)
     low, high = interval(lambda one, _: float(one.whole.mean[0]), summary, summary, level=0.9)
     expected = stats.t.interval(0.9, 29, x.mean(), x.std(ddof=1) / np.sqrt(30))
-    np.testing.assert_allclose([low, high], expected, rtol=1e-4)
+    np.testing.assert_allclose([low, high], expected, rtol=1e-12)
     assert standard_error([1.0, 1.0, 1.0]) == 0
 
 
-@pytest.mark.parametrize("level", [0.6, 0.9, 0.95, 0.99])
 @pytest.mark.parametrize("n, groups", [(N, 1), (3, 20)])
 def test_no_interval_from_too_few_groups(n, groups):
     few = summarise([(np.ones((n, 2)), None)], groups=groups)
