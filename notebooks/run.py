@@ -1,4 +1,4 @@
-"""Run every notebook of this folder from top to bottom, in place: python notebooks/run.py (make notebooks).
+"""Run notebooks of this folder from top to bottom, in place: python notebooks/run.py [NAME ...] (make notebooks: all).
 
 Neither times of day nor the version of Python are kept, so that a run that shows the same changes nothing; pictures
 are kept in 256 colours, at a third of their size.
@@ -6,6 +6,7 @@ are kept in 256 colours, at a third of their size.
 
 import base64
 import io
+import sys
 from pathlib import Path
 
 import nbformat
@@ -23,11 +24,12 @@ def lighter(png: str) -> str:
 
 
 def main() -> None:
-    for path in sorted(HERE.glob("*.ipynb")):
+    for path in [HERE / f"{name}.ipynb" for name in sys.argv[1:]] or sorted(HERE.glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         NotebookClient(notebook, timeout=None, record_timing=False, resources={"metadata": {"path": HERE}}).execute()
         notebook.metadata["language_info"] = {"name": "python"}
         for data in [out.data for cell in notebook.cells for out in cell.get("outputs", ()) if "data" in out]:
+            data.pop("image/jpeg", None)  # Pillow shows a picture in both formats
             if "image/png" in data:
                 data["image/png"] = lighter(data["image/png"])
         nbformat.write(notebook, path)
