@@ -280,7 +280,7 @@ def test_sizes_that_do_not_fit_are_refused_while_tracing(shape, options, sentenc
      ((8, 8, 3), dict(width=16, heads=3), "multiple of heads; got 16 and 3"),
      ((8, 8, 3), dict(size="M"), "no size 'M'; known: S, B, L, XL, H"),
      ((8, 8, 3), dict(positions=("sincos", "turned")), "no positions 'turned'; known: sincos, learned, rotary"),
-     ((8, 8, 3), dict(mlp="relu"), "no mlp 'relu'; known: gelu, swiglu"),
+     ((8, 8, 3), dict(mlp="relu"), "no mlp 'relu'; known: gelu, erf_gelu, quick_gelu, swiglu"),
      ((8, 8, 3), dict(norm="batch"), "no norm"), ((8, 8, 3), dict(context="beside"), "no context"),
      ((8, 8, 3), dict(attention="local"), "no attention"), ((8, 8, 3), dict(remat="some"), "no remat"),
      ((8, 8, 3), dict(width=2, heads=1), "'sincos' need a width of at least 4; got 2"),
