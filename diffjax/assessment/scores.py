@@ -4,6 +4,8 @@ Samples and reference come by in batches: memory does not grow with their number
 number of rows for the metrics that need rows).
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,7 +60,7 @@ def score(
     if workdir is None and (samples is None or reference is None):
         raise InputError("there is nothing to score; name a --workdir, or both --samples and --reference")
     model = None if workdir is None else load(workdir, step=step, ema=ema, raw=raw)
-    which = {} if samples else {"step": model and model.step, "ema": ema, "raw": raw}
+    which = {"step": model and model.step, "ema": ema, "raw": raw}
     given = _prepared(
         workdir, model, samples=samples, reference=reference, out=out, batch=batch, seed=seed,
         spec={"name": features} | ({"weights": str(weights)} if weights else {}), chosen=chosen,
@@ -70,23 +72,27 @@ def score(
     for sentence in caveats(ours, theirs):
         print(f"note: {sentence}")
     numbers = _measured(metrics, ours, theirs, given.network) | agreement
-    record = workdir and not samples and read_record(Path(workdir))
-    passport = {
+    record = None if workdir is None or samples is not None else read_record(Path(workdir))
+    which = identity(record, **which) if record else {"samples": given.samples.hash}
+    for name, number in numbers.items():
+        low, high = number["interval"]
+        print(f"{name:18} {number['value']:.6g}   ({number['level']:.0%}: {low:.6g} to {high:.6g})")
+    write_numbers(given.folder / "scores.json", numbers, _passport(given, which, seed))
+    save_picture(given.folder / "scored.png", first[0], given.network.range, labels=first[1])
+    return given.folder / "scores.json"
+
+
+def _passport(given: Scored, model: dict[str, Any], seed: int) -> dict[str, Any]:
+    return {
         "n": given.samples.count,
         "reference": {"name": given.name, "size": given.reference.size, "hash": given.seen.hash},
         "features": stated(given.network),
         "labels": given.samples.labels,
         "sampler": given.samples.sampler,
-        "model": identity(record, **which) if record else {"samples": given.samples.hash},
+        "model": model,
         "seed": seed,
         "versions": versions(),
     }
-    for name, number in numbers.items():
-        low, high = number["interval"]
-        print(f"{name:18} {number['value']:.6g}   ({number['level']:.0%}: {low:.6g} to {high:.6g})")
-    write_numbers(given.folder / "scores.json", numbers, passport)
-    save_picture(given.folder / "scored.png", first[0], given.network.range, labels=first[1])
-    return given.folder / "scores.json"
 
 
 def _prepared(workdir, model: Model | None, *, samples, reference, out, batch, seed, spec, chosen) -> Scored:
@@ -115,7 +121,9 @@ def _prepared(workdir, model: Model | None, *, samples, reference, out, batch, s
 
 def _reference(given: Scored, batch: int) -> Summary:
     """The reference's summary, from the cache if it was made before of the same data by the same network."""
-    path = given.folder / "features" / f"reference_{given.network.name}_{given.network.hash}_{given.seen.hash}.npz"
+    told = json.dumps(stated(given.network), sort_keys=True).encode()  # its weights, its pipeline
+    by = hashlib.sha256(told).hexdigest()[:16]
+    path = given.folder / "features" / f"reference_{given.network.name}_{by}_{given.seen.hash}.npz"
     if path.exists():
         return summaries.load(path)[0]
     known = kept(given.reference, given.network.range, count=None, batch=batch)
