@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from diffjax.errors import InputError
+from diffjax.evaluation.passport import flat
 from diffjax.experiment import FREE_PARTS, Experiment
 
 LIBRARIES = "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"
@@ -108,7 +109,7 @@ def write_record(workdir: Path, record: Mapping[str, Any]) -> None:
 def _compare(workdir: Path, saved: Mapping[str, Any], record: Mapping[str, Any], *, allow_changes: bool) -> None:
     def lasting(record):
         config = {name: value for name, value in record["config"].items() if name not in FREE_PARTS}
-        return dict(_flat({**record, "config": config}))
+        return dict(flat({**record, "config": config}))
 
     before, now = lasting(saved), lasting(record)
     changes = [
@@ -124,15 +125,6 @@ def _compare(workdir: Path, saved: Mapping[str, Any], record: Mapping[str, Any],
         )
     for change in changes:
         say(f"continuing with a change: {change}")
-
-
-def _flat(tree: Any, prefix: str = ""):
-    """Nested dicts as ('config.net.width', 32), ..."""
-    if not isinstance(tree, Mapping):
-        yield prefix, tree
-        return
-    for key, value in tree.items():
-        yield from _flat(value, f"{prefix}.{key}" if prefix else key)
 
 
 def say(sentence: str) -> None:

@@ -12,14 +12,11 @@ Parts, each a plain value or a dict, read back from JSON as they were written:
     versions    of the libraries
 """
 
-import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from diffjax.errors import InputError, unknown, writing
 
@@ -30,14 +27,6 @@ def normal(value: float, error: float) -> dict[str, Any]:
     """A number with an interval that holds 95 % of a normal law of this standard error."""
     value, margin = float(value), 1.96 * float(error)
     return {"value": value, "interval": [value - margin, value + margin], "level": 0.95}
-
-
-def digest(arrays: Iterable[np.ndarray]) -> str:
-    """16 hexadecimal digits of the SHA-256 of arrays, of their types and shapes, in their order."""
-    seen = hashlib.sha256()
-    for array in arrays:
-        seen.update(f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
-    return seen.hexdigest()[:16]
 
 
 def write_numbers(path: Path, numbers: Mapping[str, Mapping[str, Any]], passport: Mapping[str, Any]) -> None:
@@ -66,7 +55,7 @@ def read_numbers(path: Path) -> dict[str, Any]:
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """{"sampler.steps": (50, 20), ...} of two passports; None stands for what one of them lacks."""
-    a, b = dict(_flat(first)), dict(_flat(second))
+    a, b = dict(flat(first)), dict(flat(second))
     return {name: (a.get(name), b.get(name)) for name in sorted({*a, *b}) if a.get(name) != b.get(name)}
 
 
@@ -108,9 +97,10 @@ def half(number: Mapping[str, Any]) -> float:
     return (high - low) / 2
 
 
-def _flat(tree: Any, prefix: str = ""):
+def flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested dicts as ("sampler.steps", 50), ..."""
     if not isinstance(tree, Mapping):
         yield prefix, tree
         return
     for key, value in tree.items():
-        yield from _flat(value, f"{prefix}.{key}" if prefix else key)
+        yield from flat(value, f"{prefix}.{key}" if prefix else key)
