@@ -127,8 +127,10 @@ def compile_step(
     )
 
     def training_steps(state, batches):
-        alone = len(jax.tree.leaves(batches)[0]) == 1  # a loop of one turn is none
-        return jax.lax.scan(lambda state, batch: step(state, batch, place), state, batches, unroll=alone)
+        if len(jax.tree.leaves(batches)[0]) == 1:  # no loop: convolutions inside one are many times slower on a CPU
+            state, metrics = step(state, jax.tree.map(lambda rows: rows[0], batches), place)
+            return state, jax.tree.map(lambda value: value[None], metrics)
+        return jax.lax.scan(lambda state, batch: step(state, batch, place), state, batches)
 
     jitted = jax.jit(
         training_steps, in_shardings=(shardings, batches), out_shardings=(shardings, scalars), donate_argnums=0
