@@ -19,7 +19,7 @@ from diffjax.assessment.sets import Samples, Survey, drawn, file_of, kept, store
 from diffjax.data import Source
 from diffjax.errors import InputError, unknown, writing
 from diffjax.evaluation import summary as summaries
-from diffjax.evaluation.bootstrap import interval
+from diffjax.evaluation.jackknife import jackknife
 from diffjax.evaluation.metrics import METRICS, caveats
 from diffjax.evaluation.passport import normal, write_numbers
 from diffjax.evaluation.pictures import save_picture
@@ -163,7 +163,5 @@ def _measured(metrics: Sequence[str], ours: Summary, theirs: Summary, network: E
     for name in tqdm(metrics, unit="metric", desc="metrics"):
         if name == "inception_score" and ours.classes is None:
             continue  # a network without classes has none
-        low, high = interval(METRICS[name], ours, theirs)
-        told = name.replace("frechet", network.frechet)
-        numbers[told] = {"value": METRICS[name](ours, theirs), "interval": [low, high], "level": 0.95}
+        numbers[name.replace("frechet", network.frechet)] = jackknife(METRICS[name], ours, theirs)
     return numbers

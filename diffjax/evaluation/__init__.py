@@ -1,8 +1,8 @@
 """Judging and showing: held-out loss, metrics with intervals and passports, figures, pictures, sample files."""
 
-from .bootstrap import interval as interval
 from .heldout import make_evaluate as make_evaluate
 from .heldout import make_losses as make_losses
+from .jackknife import jackknife as jackknife
 from .metrics import METRICS as METRICS
 from .pictures import picture as picture
 from .pipeline import Pipeline as Pipeline

@@ -13,7 +13,7 @@ From n samples F is biased by about b / n; a line through F of subsets against 1
 import numpy as np
 from jaxtyping import Float
 
-from .bootstrap import standard_error
+from .jackknife import standard_error
 from .summary import Moments, merge
 
 PARTS = (1, 2, 4)

@@ -74,25 +74,25 @@ def sliced_wasserstein(summary: Summary, reference: Summary) -> float:
 def precision(summary: Summary, reference: Summary) -> float:
     """Share of samples among the reference, k = 3; larger is better.  Kynkaanniemi et al. 2019."""
     x, y = _rows("precision", 4, summary, reference)
-    return float(np.mean(manifold.balls_around(x, y, reference.near[:, 2]) > 0))
+    return manifold.precision(x, y, reference.near)
 
 
 def recall(summary: Summary, reference: Summary) -> float:
     """Share of the reference among samples, k = 3; larger is better.  Kynkaanniemi et al. 2019."""
     x, y = _rows("recall", 4, summary, reference)
-    return float(np.mean(manifold.balls_around(y, x, summary.near[:, 2]) > 0))
+    return manifold.precision(y, x, summary.near)
 
 
 def density(summary: Summary, reference: Summary) -> float:
     """Samples among the reference, with multiplicity, k = 5; larger is better, 1 for equal laws.  Naeem et al. 2020."""
     x, y = _rows("density", 6, summary, reference)
-    return float(np.mean(manifold.balls_around(x, y, reference.near[:, 4])) / 5)
+    return manifold.density(x, y, reference.near)
 
 
 def coverage(summary: Summary, reference: Summary) -> float:
     """Share of the reference with a sample nearby, k = 5; larger is better.  Naeem et al. 2020."""
     x, y = _rows("coverage", 6, summary, reference)
-    return float(np.mean(manifold.met(x, y, reference.near[:, 4])))
+    return manifold.coverage(x, y, reference.near)
 
 
 def inception_score(summary: Summary, reference: Summary) -> float:

@@ -57,6 +57,11 @@ def nearest(
     return np.sqrt(np.take_along_axis(best, order, axis=1)), np.take_along_axis(which, order, axis=1)
 
 
+def others(x: Float[np.ndarray, "n d"], k: int) -> Float[np.ndarray, "n k"]:
+    """Distances of every row to its k nearest others, the nearest first; raises InputError for k rows or fewer."""
+    return nearest(x, [x], k=k + 1)[0][:, 1:]
+
+
 def novelty(ours: Float[np.ndarray, "n"], heldout: Float[np.ndarray, "m"]) -> Float[np.ndarray, "n"]:
     """Distances of samples to the nearest training example over the median of held-out examples' distances to theirs.
 

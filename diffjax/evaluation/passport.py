@@ -8,7 +8,7 @@ Parts, each a plain value or a dict, read back from JSON as they were written:
     labels      how the classes of the samples were chosen
     sampler     solver, grid, steps, guidance, plan, network calls a sample
     model       the run: its hash, the training step, which average of the parameters
-    seed        of the samples, and of the resamples that give the intervals
+    seed        of the samples
     versions    of the libraries
 """
 

@@ -25,7 +25,7 @@ from jaxtyping import Float
 
 from diffjax.errors import InputError, writing
 
-from .neighbours import nearest
+from .neighbours import others
 
 MEMORY = 2**29  # bytes of the groups' scatter
 DEALT = 128  # rows that a group gets at once: a product of matrices, not of vectors
@@ -71,8 +71,7 @@ class Summary:
     @functools.cached_property
     def near(self) -> Float[np.ndarray, "r k"]:
         """Distances of every kept row to its 5 nearest others, or as many as there are, the nearest first."""
-        k = min(NEAREST, len(self.rows) - 1)
-        return nearest(self.rows, [self.rows], k=k + 1)[0][:, 1:]
+        return others(self.rows, min(NEAREST, len(self.rows) - 1))
 
 
 def merge(moments: Moments) -> Moments:

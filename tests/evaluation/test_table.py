@@ -9,6 +9,7 @@ from diffjax.evaluation import distances, kernels, manifold
 from diffjax.evaluation.frechet import distance
 from diffjax.evaluation.inception_score import score
 from diffjax.evaluation.metrics import METRICS, caveats
+from diffjax.evaluation.neighbours import others
 from diffjax.evaluation.summary import Classes, summarise
 
 
@@ -38,7 +39,11 @@ def test_rows_are_the_functions_of_their_files():
         "mmd": kernels.mmd2(x, y, kernels.gaussian(kernels.median(y))),
         "energy": np.sqrt(kernels.mmd2(x, y, kernels.distance)),
         "sliced_wasserstein": float(distances.sliced_wasserstein(jnp.asarray(x), jnp.asarray(y))),
-    } | {name: getattr(manifold, name)(x, y) for name in ("precision", "recall", "density", "coverage")}
+        "precision": manifold.precision(x, y, others(y, 3), k=3),
+        "recall": manifold.precision(y, x, others(x, 3), k=3),
+        "density": manifold.density(x, y, others(y, 5), k=5),
+        "coverage": manifold.coverage(x, y, others(y, 5), k=5),
+    }
     for name, value in expected.items():
         assert METRICS[name](ours, theirs) == pytest.approx(value, rel=1e-9), name
     assert set(METRICS) - set(expected) == {"frechet_infinity", "inception_score"}

@@ -17,6 +17,7 @@ from peers import ERRORS
 from diffjax.evaluation import kernels, manifold
 from diffjax.evaluation.frechet import distance
 from diffjax.evaluation.inception_score import score
+from diffjax.evaluation.neighbours import others
 from diffjax.evaluation.summary import summarise
 
 REL = 1e-6
@@ -112,6 +113,6 @@ def test_inception_score():
 def test_precision_and_recall(k):
     x, y = features()
     theirs = fidelity("prc").prc_features_to_metric(*map(torch.from_numpy, (x, y)), prc_neighborhood=k, verbose=False)
-    ours = [manifold.precision(x, y, k=k), manifold.recall(x, y, k=k)]
+    ours = [manifold.precision(x, y, others(y, k), k=k), manifold.precision(y, x, others(x, k), k=k)]
     assert all(0.05 < value < 1 for value in ours)
     agree(f"precision and recall, k = {k}: torch-fidelity", ours, [theirs["precision"], theirs["recall"]])

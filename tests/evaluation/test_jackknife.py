@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from diffjax.errors import InputError
-from diffjax.evaluation.bootstrap import interval, standard_error, student
+from diffjax.evaluation.jackknife import jackknife, standard_error, student
 from diffjax.evaluation.metrics import METRICS
 from diffjax.evaluation.summary import summarise
 
@@ -29,7 +29,7 @@ def test_intervals_cover_the_average_over_draws(name):
     metric = METRICS[name]
     reference = summarise([(rng.normal(size=(N, D)), None)], groups=1)
     average = np.mean([metric(draw(rng), reference) for _ in range(400)])
-    found = np.array([interval(metric, draw(rng), reference) for _ in range(REPEATS)])
+    found = np.array([jackknife(metric, draw(rng), reference)["interval"] for _ in range(REPEATS)])
     reach, middle = np.diff(found).ravel() / 2, found.mean(1)
     for level in (0.95, 0.6):
         shrunk = reach * student(level, 19) / student(0.95, 19)
@@ -43,9 +43,9 @@ def test_the_error_of_a_mean_is_the_textbooks():
     """The jackknife with a sample a group is s / sqrt(n), exactly."""
     x = np.random.default_rng(0).normal(size=(30, 1))
     summary = summarise([(x, None)], groups=30)
-    low, high = interval(lambda one, _: float(one.whole.mean[0]), summary, summary, level=0.9)
+    found = jackknife(lambda one, _: float(one.whole.mean[0]), summary, summary, level=0.9)
     expected = stats.t.interval(0.9, 29, x.mean(), x.std(ddof=1) / np.sqrt(30))
-    np.testing.assert_allclose([low, high], expected, rtol=1e-12)
+    np.testing.assert_allclose(found["interval"], expected, rtol=1e-12)
     assert standard_error([1.0, 1.0, 1.0]) == 0
 
 
@@ -53,4 +53,4 @@ def test_the_error_of_a_mean_is_the_textbooks():
 def test_no_interval_from_too_few_groups(n, groups):
     few = summarise([(np.ones((n, 2)), None)], groups=groups)
     with pytest.raises(InputError, match=f"an interval from {n} samples in {groups} groups; need 2 groups, none empty"):
-        interval(METRICS["frechet"], few, few)
+        jackknife(METRICS["frechet"], few, few)

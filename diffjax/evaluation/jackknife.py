@@ -12,6 +12,7 @@ neighbours, and a covariance as biased as that of fewer rows.  Covered at 95 %, 
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
@@ -21,10 +22,10 @@ from diffjax.errors import InputError
 from .summary import Summary, without
 
 
-def interval(
+def jackknife(
     metric: Callable[[Summary, Summary], float], summary: Summary, reference: Summary, *, level: float = 0.95
-) -> tuple[float, float]:
-    """(low, high); as many calls of the metric as the summary has groups, and one.
+) -> dict[str, Any]:
+    """A number for a passport: value, interval, level; as many calls of the metric as there are groups, and one.
 
     Raises InputError for a summary of one group, and whatever the metric raises.
     """
@@ -33,7 +34,7 @@ def interval(
         raise InputError(f"an interval from {summary.count} samples in {groups} groups; need 2 groups, none empty")
     value = metric(summary, reference)
     reach = student(level, groups - 1) * standard_error([metric(without(summary, g), reference) for g in range(groups)])
-    return value - reach, value + reach
+    return {"value": value, "interval": [value - reach, value + reach], "level": level}
 
 
 def standard_error(left_out: Sequence[float]) -> float:
