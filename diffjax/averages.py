@@ -16,8 +16,8 @@ from tqdm import tqdm
 from diffjax import data, training
 from diffjax.errors import InputError
 from diffjax.evaluation import make_evaluate, plots
-from diffjax.experiment import Experiment, build
-from diffjax.record import read_record
+from diffjax.experiment import Experiment, build, require_heldout
+from diffjax.record import record_of
 from diffjax.training.posthoc import Snapshot, coefficients, combine
 
 STDS = 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25
@@ -56,14 +56,9 @@ def rebuild(
 def sweep(workdir: str | Path, stds: Sequence[float] = STDS, *, step: int | None = None) -> Path:
     """Score the averages of these lengths on the held-out data; the path of the picture, beside it ema.json."""
     workdir = Path(workdir)
-    record = read_record(workdir)
-    if record is None:
-        raise InputError(f"{workdir} holds no run (there is no config.json in it); name the workdir of a run")
-    experiment = build(record["config"])
+    experiment = build(record_of(workdir)["config"])
     config = experiment.config
-    if experiment.heldout is None:
-        raise InputError("the run has no held-out data to score averages on; set data.heldout")
-    rows = data.heldout(experiment.heldout, config["batch_size"], value_range=tuple(config["data"]["range"]))
+    rows = data.heldout(require_heldout(experiment), config["batch_size"], value_range=tuple(config["data"]["range"]))
     sharding = training.batch_sharding(training.make_mesh())
     fixed = [training.spread(batch, sharding) for batch in rows]
     evaluate = make_evaluate(experiment.denoise, experiment.process)

@@ -79,6 +79,13 @@ class Experiment(NamedTuple):
     rhythm: Rhythm
 
 
+def require_heldout(experiment: Experiment) -> Source:
+    """The held-out data of an experiment.  Raises InputError if there are none."""
+    if experiment.heldout is None:
+        raise InputError("the run has no held-out data; set data.heldout in its config and train again")
+    return experiment.heldout
+
+
 def read_config(path: str | Path) -> dict[str, Any]:
     """What get_config of a Python file says.  Raises InputError if there is no such file or function."""
     try:

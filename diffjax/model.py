@@ -19,7 +19,7 @@ from diffjax.diffusion.sampling import row_keys
 from diffjax.errors import InputError
 from diffjax.evaluation import write
 from diffjax.experiment import Experiment, build
-from diffjax.record import read_record
+from diffjax.record import record_of
 from diffjax.sampler import sampler, settled
 
 LONGEST = 1000  # steps of a grid that runs in the one program of its solver
@@ -41,14 +41,17 @@ def load(workdir: str | Path, *, raw: bool = False, step: int | None = None, ema
     They are those of the newest good step, or of `step`; with `ema` an average of that relative standard deviation,
     rebuilt from the run's snapshots (averages.py).  Raises InputError if there are none.
     """
-    workdir = Path(workdir)
-    record = read_record(workdir)
-    if record is None:
-        raise InputError(
-            f"{workdir} holds no run (there is no config.json in it); train one there or name another workdir"
-        )
+    record = record_of(workdir)
     described = {key: record["data"][key] for key in ("size", "classes")}
-    experiment = build(record["config"], source=Source(absent, shape=tuple(record["data"]["shape"]), **described))
+    source = Source(absent, shape=tuple(record["data"]["shape"]), **described)
+    return restored(build(record["config"], source=source), workdir, raw=raw, step=step, ema=ema)
+
+
+def restored(
+    experiment: Experiment, workdir: str | Path, *, raw: bool = False, step: int | None = None, ema: float | None = None
+) -> Model:
+    """The model of an experiment, with parameters that a run of it has saved: see `load`."""
+    workdir = Path(workdir)
     if ema is not None:
         if raw:
             raise InputError("raw parameters are no average; leave out --raw or --ema")

@@ -65,6 +65,16 @@ def read_record(workdir: Path) -> dict[str, Any] | None:
         ) from error
 
 
+def record_of(workdir: str | Path) -> dict[str, Any]:
+    """The same, where there must be a run.  Raises InputError if there is none."""
+    record = read_record(Path(workdir))
+    if record is None:
+        raise InputError(
+            f"{workdir} holds no run (there is no config.json in it); train one there or name another workdir"
+        )
+    return record
+
+
 def claim(workdir: Path, record: Mapping[str, Any], *, allow_changes: bool) -> None:
     """Make the workdir, or compare the record with that of the run in it."""
     try:

@@ -4,5 +4,6 @@ evaluation holds the mathematics and the pictures; here runs, data and networks 
 
     features, encoders, classifier      what samples are looked at through
     sets                                what is scored: drawn, or stored
+    run                                 a run that is judged, and the passport of what is found
     scores, copies, heldout, plans      the commands of evaluate.py
 """

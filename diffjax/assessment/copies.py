@@ -6,7 +6,7 @@ features: of pixels, unless a network is named.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,13 @@ from tqdm import tqdm
 
 from diffjax import data
 from diffjax.assessment.features import Extractor, data_of, extractor, stated
-from diffjax.assessment.sets import drawn, kept, survey
+from diffjax.assessment.run import opened, passport
+from diffjax.assessment.sets import drawn, scaled, survey
 from diffjax.data import Source
-from diffjax.errors import InputError
 from diffjax.evaluation.neighbours import nearest, novelty
 from diffjax.evaluation.passport import normal, write_numbers
 from diffjax.evaluation.pictures import strips
-from diffjax.experiment import build
-from diffjax.model import load
-from diffjax.record import identity, read_record, versions
+from diffjax.experiment import require_heldout
 
 SHOWN, BESIDE = 10, 4  # samples in the picture, and training examples beside each
 COPY = 0.5  # a sample at less than half the usual distance counts as one
@@ -39,51 +37,35 @@ def find_copies(
     Numbers with their passport are beside it.  `chosen`: labels, solver and the rest of `make_stream`.  Raises
     InputError, among others for a run without held-out data.
     """
-    model = load(workdir, step=step, ema=ema, raw=raw)
-    own, record = build(model.experiment.config), read_record(Path(workdir))
-    assert record
-    if own.heldout is None:
-        raise InputError(f"the run in {workdir} has no held-out data to compare with; set data.heldout and train again")
-    folder, ends = Path(workdir) / "evaluation", tuple(own.config["data"]["range"])
-    spec = {"name": features} | ({"weights": str(weights)} if weights else {})
-    network = extractor(spec, data_of(own), folder / "features")
-    samples = drawn(model, own.source, num=num, seed=seed, batch=batch, **chosen)
-    x = np.concatenate([x for x, _ in samples.batches()])
-    ours, which = _nearest(network, x, own.source, batch, k=BESIDE)
-    theirs, _ = _nearest(network, _examples(own.heldout, ends, num, batch), own.source, batch, k=1)
+    run = opened(workdir, step=step, ema=ema, raw=raw)
+    own, heldout = run.model.experiment, require_heldout(run.model.experiment)
+    network = extractor({"name": features, "weights": weights and str(weights)}, data_of(own), run.folder / "features")
+    reference = survey(own.config["data"]["split"], own.source)
+    samples = drawn(run.model, reference.frequencies, num=num, seed=seed, batch=batch, **chosen)
+    ours, which, x = _nearest(network, (x for x, _ in samples.batches()), own.source, batch, k=BESIDE)
+    some = scaled(heldout._replace(size=min(num, heldout.size)), run.range, batch=batch)
+    theirs, _, _ = _nearest(network, (x for x, _ in some), own.source, batch, k=1)
     ratios = novelty(ours[:, 0], theirs[:, 0])
     share = float(np.mean(ratios < COPY))
     numbers = {
         "novelty": normal(ratios.mean(), ratios.std(ddof=1) / math.sqrt(num)) | {"least": float(ratios.min())},
         "copies": normal(share, math.sqrt(share * (1 - share) / num)) | {"nearer_than": COPY},
     }
-    seen = survey(own.source)
-    passport = {
-        "n": num,
-        "reference": {"name": own.config["data"]["split"], "size": own.source.size, "hash": seen.hash},
-        "features": stated(network),
-        "labels": samples.labels,
-        "sampler": samples.sampler,
-        "model": identity(record, step=model.step, ema=ema, raw=raw),
-        "seed": seed,
-        "versions": versions(),
-    }
-    write_numbers(folder / "copies.json", numbers, passport)
+    about = passport(
+        n=num, reference=reference, features=stated(network), labels=samples.labels, sampler=samples.sampler,
+        model=run.identity, seed=seed,
+    )  # fmt: skip
+    write_numbers(run.folder / "copies.json", numbers, about)
     print(f"novelty {ratios.mean():.3f}, the least {ratios.min():.3f}; {share:.2%} nearer than {COPY} of what is usual")
-    return _picture(folder / "copies.png", x, ratios, own.source, which, ends)
+    return _picture(run.folder / "copies.png", x, ratios, own.source, which, run.range)
 
 
-def _nearest(network: Extractor, x: np.ndarray, source: Source, batch: int, *, k: int):
-    """(distances [n, k], numbers [n, k]) of the training examples nearest to x."""
-    queries = np.concatenate([network.apply(x[i : i + batch])[0] for i in range(0, len(x), batch)])
-    known = kept(source, network.range, count=None, batch=batch)
-    bar = tqdm(known.batches(), total=math.ceil(source.size / batch), unit="batch", desc="training data")
-    return nearest(queries, (network.apply(rows)[0] for rows, _ in bar), k=k)
-
-
-def _examples(source: Source, ends: tuple[float, float], num: int, batch: int) -> np.ndarray:
-    some: Iterator = kept(source, ends, count=min(num, source.size), batch=batch).batches()
-    return np.concatenate([x for x, _ in some])
+def _nearest(network: Extractor, batches: Iterable[np.ndarray], source: Source, batch: int, *, k: int):
+    """(distances [n, k], numbers [n, k]) of the training examples nearest to what the batches hold, and x [n, *S]."""
+    x, queries = map(np.concatenate, zip(*((x, network.apply(x)[0]) for x in batches), strict=True))
+    known = scaled(source, network.range, batch=batch)
+    bar = tqdm(known, total=math.ceil(source.size / batch), unit="batch", desc="training data")
+    return *nearest(queries, (network.apply(rows)[0] for rows, _ in bar), k=k), x
 
 
 def _picture(path: Path, x: np.ndarray, ratios: np.ndarray, source: Source, which: np.ndarray, ends) -> Path:

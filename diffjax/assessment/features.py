@@ -73,10 +73,11 @@ def stated(one: Extractor) -> dict[str, Any]:
 
 
 def extractor(spec: Mapping[str, Any], data: Data, folder: str | Path) -> Extractor:
-    """The row of FEATURES that spec["name"] names, with spec's other entries as its options.
+    """The row of FEATURES that spec["name"] names, with spec's other entries as its options; None is as left out.
 
     `folder` holds published weights, and what is trained here.  Raises InputError for what cannot be.
     """
+    spec = {key: value for key, value in spec.items() if value is not None}
     return pick(FEATURES, "features", spec, data, Path(folder))
 
 

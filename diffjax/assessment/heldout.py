@@ -14,6 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from diffjax import data, training
+from diffjax.assessment.run import Run, opened, passport
+from diffjax.assessment.sets import survey
 from diffjax.data import Source
 from diffjax.diffusion.dequantization import bits_per_dim, decoder_nats, gaussian, place, uniform
 from diffjax.diffusion.likelihood import elbo_continuous, hutchinson, ode
@@ -23,9 +25,7 @@ from diffjax.diffusion.types import Schedule
 from diffjax.errors import InputError
 from diffjax.evaluation import make_losses, plots
 from diffjax.evaluation.passport import normal, write_numbers
-from diffjax.experiment import Experiment, build
-from diffjax.model import Model, load
-from diffjax.record import identity, read_record, versions
+from diffjax.experiment import Experiment, require_heldout
 
 LEAST = 1e-3  # the time as which data are read
 
@@ -37,23 +37,21 @@ def noise_levels(workdir: str | Path, *, points: int = 32, **which: Any) -> Path
     """
     if not 2 <= points <= 1000:
         raise InputError(f"a curve takes 2 to 1000 noise levels; got {points}")
-    model, source = _opened(workdir, which)
-    experiment, size = model.experiment, model.experiment.config["batch_size"]
-    times = (np.arange(points) + 0.5) / points
-    rows = data.heldout(source, size, value_range=tuple(experiment.config["data"]["range"]))
+    run = opened(workdir, **which)
+    experiment, source = run.model.experiment, require_heldout(run.model.experiment)
+    times, size = (np.arange(points) + 0.5) / points, experiment.config["batch_size"]
+    rows = data.heldout(source, size, value_range=run.range)
     sharding = training.batch_sharding(training.make_mesh())
     bar = tqdm(rows, total=-(-source.size // size), unit="batch", desc="noise levels")
     losses = make_losses(experiment.denoise, experiment.process, levels=times)
-    means, errors = losses(model.params, (training.spread(batch, sharding) for batch in bar))
+    means, errors = losses(run.model.params, (training.spread(batch, sharding) for batch in bar))
     snr = np.asarray(log_snr(experiment.process.schedule, jnp.asarray(times, jnp.float32)), np.float64)
     numbers = {
         f"loss_t{t:.4f}": normal(mean, error) | {"log_snr": at}
         for t, mean, error, at in zip(times, means, errors, snr.tolist(), strict=True)
     }
-    folder = Path(workdir) / "evaluation"
     how = {"levels": points, "weight": experiment.config["weight"]}
-    write_numbers(folder / "noise_levels.json", numbers, _passport(workdir, model, source, which, source.size, how))
-    return plots.save(plots.loss_against_noise(snr, means, errors), folder / "noise_levels.png")
+    return _write(run, "noise_levels", numbers, plots.loss_against_noise(snr, means, errors), n=source.size, how=how)
 
 
 def likelihood(
@@ -71,13 +69,14 @@ def likelihood(
         raise InputError(
             f"errors come from halves: steps and draws must be even, probes at least 2; got {steps}, {draws}, {probes}"
         )
-    model, source = _opened(workdir, which)
-    cells, num = cells_of(source, tuple(model.experiment.config["data"]["range"])), min(num, source.size)
-    rules = _rules(model.experiment, cells, steps=steps, probes=probes, draws=draws)
+    run = opened(workdir, **which)
+    source = require_heldout(run.model.experiment)
+    cells, num = cells_of(source, run.range), min(num, source.size)
+    rules = _rules(run.model.experiment, cells, steps=steps, probes=probes, draws=draws)
     parts: dict[str, list] = {name: [] for name in rules}
-    for keys, rows in _batches(model, source, cells, num=num, batch=batch, seed=seed):
+    for keys, rows in _batches(source, run.range, cells, num=num, batch=batch, seed=seed):
         for name, rule in rules.items():
-            answer, protocol = rule(model.params, keys, rows)
+            answer, protocol = rule(run.model.params, keys, rows)
             parts[name].append((training.to_host(answer), protocol))
     numbers, bits = {}, {}
     for name, some in parts.items():
@@ -89,12 +88,21 @@ def likelihood(
             "protocol": some[0][1],
         }
     how = {"steps": steps, "probes": probes, "draws": draws, "cells": cells and cells._asdict()}
-    folder = Path(workdir) / "evaluation"
-    write_numbers(folder / "likelihood.json", numbers, _passport(workdir, model, source, which, num, how, seed))
     for name, found in numbers.items():
         low, high = found["interval"]
         print(f"{name:5} {found['value']:.4f} bits a dimension (95 %: {low:.4f} to {high:.4f}), {found['protocol']}")
-    return plots.save(plots.distributions(bits, x="bits a dimension", y="examples"), folder / "likelihood.png")
+    figure = plots.distributions(bits, x="bits a dimension", y="examples")
+    return _write(run, "likelihood", numbers, figure, n=num, how=how, seed=seed)
+
+
+def _write(run: Run, name: str, numbers: dict, figure: Any, *, n: int, how: dict[str, Any], seed: int = 0) -> Path:
+    """Numbers on the held-out data with their passport, and their picture, whose path is returned."""
+    experiment = run.model.experiment
+    reference = survey(experiment.config["data"]["heldout"], require_heldout(experiment))
+    labels = "each example's own" if reference.source.classes else None
+    about = passport(n=n, reference=reference, labels=labels, sampler=how, model=run.identity, seed=seed)
+    write_numbers(run.folder / f"{name}.json", numbers, about)
+    return plots.save(figure, run.folder / f"{name}.png")
 
 
 class Cells(NamedTuple):
@@ -156,39 +164,12 @@ def _last_time(schedule: Schedule, cells: Cells | None) -> float:
     return max(LEAST, float(time_of_log_snr(schedule, jnp.asarray(-2 * math.log(quarter)))))
 
 
-def _batches(model: Model, source: Source, cells: Cells | None, *, num: int, batch: int, seed: int):
+def _batches(source: Source, ends: tuple[float, float], cells: Cells | None, *, num: int, batch: int, seed: int):
     """(keys, rows) of one size, on the devices; x are whole levels where there are cells.  The last is filled up."""
-    mesh, ends = training.make_mesh(), tuple(model.experiment.config["data"]["range"])
+    mesh = training.make_mesh()
     size, sharding = batch + -batch % mesh.size, training.batch_sharding(mesh)
     for first in tqdm(range(0, num, size), unit="batch", desc="likelihood"):
         rows = data.read(source, np.minimum(np.arange(first, first + size), num - 1))
         levels = rows["x"].astype(np.int32) - round(source.low or 0)
         x = levels if cells else data.scaled(rows["x"], source, ends)
         yield row_keys(jax.random.key(seed), size, first=first), training.spread(rows | {"x": x}, sharding)
-
-
-def _opened(workdir: str | Path, which: dict[str, Any]) -> tuple[Model, Source]:
-    """The model, and its held-out data.  Raises InputError where there is none."""
-    model, record = load(workdir, **which), read_record(Path(workdir))
-    assert record
-    source = build(record["config"]).heldout
-    if source is None:
-        raise InputError(f"the run in {workdir} has no held-out data; set data.heldout in its config and train again")
-    return model, source
-
-
-def _passport(
-    workdir: str | Path, model: Model, source: Source, which: dict[str, Any], n: int, how: dict[str, Any], seed: int = 0
-) -> dict[str, Any]:
-    record = read_record(Path(workdir))
-    assert record
-    return {
-        "n": n,
-        "reference": {"name": record["config"]["data"]["heldout"], "size": source.size},
-        "features": None,
-        "labels": "each example's own" if source.classes else None,
-        "sampler": how,
-        "model": identity(record, step=model.step, ema=which.get("ema"), raw=which.get("raw", False)),
-        "seed": seed,
-        "versions": versions(),
-    }

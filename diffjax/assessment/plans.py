@@ -29,7 +29,7 @@ from diffjax.evaluation import plots
 from diffjax.evaluation.planner import QUALITIES, Row, make_field, plan
 from diffjax.evaluation.rollouts import Starts
 from diffjax.model import Model, cycled, load, require_guidance
-from diffjax.record import identity, read_record
+from diffjax.record import identity, record_of
 
 FORMAT, MOST = 1, 50
 TYPES = {
@@ -37,14 +37,6 @@ TYPES = {
     "guidance": (int, float, type(None)), "labels": (list, type(None)), "quality": str, "error": float,
 }  # fmt: skip
 DECIDED = "solver", "steps", "grid", "start", "eta", "churn", "step", "ema", "raw"
-
-
-def fingerprint(workdir: Path) -> str:
-    """16 digits for the config and the data of a run: what may change on continuing it does not count."""
-    record = read_record(workdir)
-    if record is None:
-        raise InputError(f"{workdir} holds no run (there is no config.json in it); name the workdir of a run")
-    return identity(record)["run"]
 
 
 def read_plan(path: str | Path) -> dict[str, Any]:
@@ -82,7 +74,7 @@ def obeying(
     if against:
         raise InputError(f"a plan decides what {' and '.join(against)} would; leave out one or the other")
     made = read_plan(plan)
-    if made["run"] != fingerprint(Path(workdir)):
+    if made["run"] != identity(record_of(workdir))["run"]:
         raise InputError(
             f"{plan} was measured on another run than that in {workdir}; make one with python evaluate.py plan "
             f"--workdir {workdir}"
@@ -110,7 +102,7 @@ def make_plan(
         raise InputError(f"a plan is for 1 to {MOST} network calls; got {budget}")
     if num < 4 or num % 2:
         raise InputError(f"a plan needs an even number of trajectories, at least 4; got --num {num}")
-    run, model = fingerprint(Path(workdir)), load(workdir, step=step)
+    run, model = identity(record_of(workdir)), load(workdir, step=step)
     if guidance is not None:
         require_guidance(model.experiment)
     classes = model.experiment.source.classes
@@ -119,7 +111,7 @@ def make_plan(
     clock = _clock(model, num, labels=labels, guidance=guidance)
     calls = _affordable(clock, milliseconds) if budget is None else budget
     rows = _measured(model, label, guidance, calls=calls, quality=quality, num=num, seed=seed)
-    best, about = rows[0], {"run": run, "step": model.step, "guidance": guidance, "labels": labels, "quality": quality}
+    best, about = rows[0], run | {"step": model.step, "guidance": guidance, "labels": labels, "quality": quality}
     made = {
         "format": FORMAT, "version": __version__, **about, "solver": best.solver, "options": best.options,
         "times": [round(float(t), 7) for t in best.times], "calls": best.calls, "error": float(f"{best.error:.6g}"),

@@ -15,8 +15,8 @@ import numpy as np
 from tqdm import tqdm
 
 from diffjax.assessment.features import Data, Extractor, data_of, extractor, stated
-from diffjax.assessment.sets import Samples, Survey, drawn, file_of, kept, stored, survey
-from diffjax.data import Source
+from diffjax.assessment.run import Run, opened, passport
+from diffjax.assessment.sets import Reference, Samples, drawn, file_of, kept, scaled, stored, survey
 from diffjax.errors import InputError, unknown, writing
 from diffjax.evaluation import summary as summaries
 from diffjax.evaluation.jackknife import jackknife
@@ -24,21 +24,16 @@ from diffjax.evaluation.metrics import METRICS, caveats
 from diffjax.evaluation.passport import normal, write_numbers
 from diffjax.evaluation.pictures import save_picture
 from diffjax.evaluation.summary import Summary, summarise
-from diffjax.experiment import build
-from diffjax.model import Model, load
-from diffjax.record import identity, read_record, versions
 
 DEFAULT = ("frechet", "kid", "precision", "recall", "density", "coverage", "inception_score")
 NUM, LEAST, SHOWN = 10_000, 100, 100  # samples that are drawn, that intervals take, that the picture shows
 
 
 class Scored(NamedTuple):
-    """Samples, what they are compared with, and where the numbers go."""
+    """Samples, what they are compared with and through what, and where the numbers go."""
 
     samples: Samples
-    reference: Source
-    name: str  # of the reference
-    seen: Survey
+    reference: Reference
     network: Extractor
     folder: Path
 
@@ -59,11 +54,10 @@ def score(
             raise unknown("metric", name, METRICS)
     if workdir is None and (samples is None or reference is None):
         raise InputError("there is nothing to score; name a --workdir, or both --samples and --reference")
-    model = None if workdir is None else load(workdir, step=step, ema=ema, raw=raw)
-    which = {"step": model and model.step, "ema": ema, "raw": raw}
+    run = None if workdir is None else opened(workdir, step=step, ema=ema, raw=raw)
     given = _prepared(
-        workdir, model, samples=samples, reference=reference, out=out, batch=batch, seed=seed,
-        spec={"name": features} | ({"weights": str(weights)} if weights else {}), chosen=chosen,
+        run, samples=samples, reference=reference, out=out, batch=batch, seed=seed,
+        spec={"name": features, "weights": weights and str(weights)}, chosen=chosen,
     )  # fmt: skip
     if given.samples.count < LEAST:
         raise InputError(f"numbers with intervals take at least {LEAST} samples; got {given.samples.count}")
@@ -72,66 +66,56 @@ def score(
     for sentence in caveats(ours, theirs):
         print(f"note: {sentence}")
     numbers = _measured(metrics, ours, theirs, given.network) | agreement
-    record = None if workdir is None or samples is not None else read_record(Path(workdir))
-    which = identity(record, **which) if record else {"samples": given.samples.hash}
     for name, number in numbers.items():
         low, high = number["interval"]
         print(f"{name:18} {number['value']:.6g}   ({number['level']:.0%}: {low:.6g} to {high:.6g})")
-    write_numbers(given.folder / "scores.json", numbers, _passport(given, which, seed))
+    about = passport(
+        n=given.samples.count, reference=given.reference, features=stated(given.network), labels=given.samples.labels,
+        sampler=given.samples.sampler, seed=seed,
+        model=run.identity if run and samples is None else {"samples": given.samples.hash},
+    )  # fmt: skip
+    write_numbers(given.folder / "scores.json", numbers, about)
     save_picture(given.folder / "scored.png", first[0], given.network.range, labels=first[1])
     return given.folder / "scores.json"
 
 
-def _passport(given: Scored, model: dict[str, Any], seed: int) -> dict[str, Any]:
-    return {
-        "n": given.samples.count,
-        "reference": {"name": given.name, "size": given.reference.size, "hash": given.seen.hash},
-        "features": stated(given.network),
-        "labels": given.samples.labels,
-        "sampler": given.samples.sampler,
-        "model": model,
-        "seed": seed,
-        "versions": versions(),
-    }
-
-
-def _prepared(workdir, model: Model | None, *, samples, reference, out, batch, seed, spec, chosen) -> Scored:
+def _prepared(run: Run | None, *, samples, reference, out, batch, seed, spec, chosen) -> Scored:
     """Everything that can be wrong with what is asked for is found here."""
-    ends = tuple(model.experiment.config["data"]["range"]) if model else (-1.0, 1.0)
-    shape = model.experiment.source.shape if model else None
-    own = build(model.experiment.config) if model else None
+    own, ends = (run.model.experiment, run.range) if run else (None, (-1.0, 1.0))
     if reference is not None:
-        against, name = stored(reference, shape=shape, value_range=ends), file_of(reference).name
+        source = stored(reference, shape=own and own.source.shape, value_range=ends)
+        against = survey(file_of(reference).name, source)
     else:
         assert own is not None
-        against, name = own.source, own.config["data"]["split"]
-    folder = Path(out) if out else Path(workdir) / "evaluation" if workdir else Path("evaluation")
+        against = survey(own.config["data"]["split"], own.source)
     if samples is not None:
         if more := set(chosen) - {"num"}:
             raise InputError(f"stored samples are what they are; leave out {', '.join(sorted(more))}")
-        source = stored(samples, shape=against.shape, value_range=ends)
+        source = stored(samples, shape=against.source.shape, value_range=ends)
         ours = kept(source, ends, count=chosen.get("num"), batch=batch)
     else:
-        assert model is not None and own is not None
-        ours = drawn(model, own.source, **({"num": NUM} | chosen), batch=batch, seed=seed)
-    learned = data_of(own) if own else Data(name, against, None, ends)
-    network = extractor(spec, learned, folder / "features")
-    return Scored(ours, against, name, survey(against), network, folder)
+        assert run is not None and own is not None
+        trained = against if reference is None else survey(own.config["data"]["split"], own.source)
+        ours = drawn(run.model, trained.frequencies, **({"num": NUM} | chosen), batch=batch, seed=seed)
+    folder = Path(out) if out else run.folder if run else Path("evaluation")
+    learned = data_of(own) if own else Data(against.name, against.source, None, ends)
+    return Scored(ours, against, extractor(spec, learned, folder / "features"), folder)
 
 
 def _reference(given: Scored, batch: int) -> Summary:
     """The reference's summary, from the cache if it was made before of the same data by the same network."""
     told = json.dumps(stated(given.network), sort_keys=True).encode()  # its weights, its pipeline
     by = hashlib.sha256(told).hexdigest()[:16]
-    path = given.folder / "features" / f"reference_{given.network.name}_{by}_{given.seen.hash}.npz"
+    known = given.reference
+    path = given.folder / "features" / f"reference_{given.network.name}_{by}_{known.hash}.npz"
     if path.exists():
         return summaries.load(path)[0]
-    known = kept(given.reference, given.network.range, count=None, batch=batch)
-    bar = tqdm(known.batches(), total=math.ceil(known.count / batch), unit="batch", desc="reference")
+    batches = scaled(known.source, given.network.range, batch=batch)
+    bar = tqdm(batches, total=math.ceil(known.source.size / batch), unit="batch", desc="reference")
     found = summarise(given.network.apply(x) for x, _ in bar)
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    summaries.save(path, found, hash=given.seen.hash, features=stated(given.network))
+    summaries.save(path, found, hash=known.hash, features=stated(given.network))
     return found
 
 
@@ -147,7 +131,11 @@ def _seen(given: Scored) -> tuple[Summary, dict[str, Any], tuple[np.ndarray, np.
             found, probabilities = given.network.apply(x)
             if sum(len(some) for some, _ in first) < SHOWN:
                 first.append((x, label))
-            if label is not None and probabilities is not None and probabilities.shape[1] == given.reference.classes:
+            if (
+                label is not None
+                and probabilities is not None
+                and probabilities.shape[1] == given.reference.source.classes
+            ):
                 right, asked = right + int((probabilities.argmax(1) == label).sum()), asked + len(label)
             yield found, probabilities
 

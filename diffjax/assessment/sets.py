@@ -6,6 +6,7 @@ size.
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,21 +33,23 @@ class Samples(NamedTuple):
     hash: str | None  # of stored ones
 
 
-class Survey(NamedTuple):
-    """A source, read once from end to end."""
+class Reference(NamedTuple):
+    """A source that was read once from end to end."""
 
+    name: str
+    source: Source
     hash: str
     frequencies: np.ndarray | None  # of its classes
 
 
-def survey(source: Source, *, batch: int = 1000) -> Survey:
-    """Raises InputError for an example that cannot be read, or is not finite."""
+def survey(name: str, source: Source, *, batch: int = 1000) -> Reference:
+    """Raises InputError for an example that cannot be read."""
     seen, counts = hashlib.sha256(f"{source.shape}{source.low}{source.high}".encode()), np.zeros(source.classes)
     for rows in _read(source, batch):
         seen.update(np.ascontiguousarray(rows["x"]).tobytes())
         if source.classes:
             counts += np.bincount(rows["label"], minlength=source.classes)
-    return Survey(seen.hexdigest()[:16], counts / source.size if source.classes else None)
+    return Reference(name, source, seen.hexdigest()[:16], counts / source.size if source.classes else None)
 
 
 def file_of(path: str | Path) -> Path:
@@ -103,23 +106,26 @@ def _require_range(file: Path, source: Source, value_range: tuple[float, float])
         )
 
 
+def scaled(
+    source: Source, value_range: tuple[float, float], *, batch: int
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """All examples in batches: x [b, *S] in this range, and labels [b] if there are any."""
+    for rows in _read(source, batch):
+        yield data.scaled(rows["x"], source, value_range), rows.get("label")
+
+
 def kept(source: Source, value_range: tuple[float, float], *, count: int | None, batch: int) -> Samples:
     """Stored examples, the first `count` of them or all.  Raises InputError if there are fewer."""
     if count is not None and not 1 <= count <= source.size:
         raise InputError(f"{count} samples are asked for, of a set of {source.size}; ask for at most that many")
     some = source if count is None else source._replace(size=count)
-
-    def batches():
-        for rows in _read(some, batch):
-            yield data.scaled(rows["x"], source, value_range), rows.get("label")
-
     labels = "as stored" if source.classes else None
-    return Samples(some.size, batches, labels, None, survey(some).hash)
+    return Samples(some.size, partial(scaled, some, value_range, batch=batch), labels, None, survey("", some).hash)
 
 
 def drawn(
-    model: Model, trained_on: Source, *, num: int, seed: int, batch: int, labels: Sequence[int] | None = None,
-    **chosen: Any,
+    model: Model, frequencies: np.ndarray | None, *, num: int, seed: int, batch: int,
+    labels: Sequence[int] | None = None, **chosen: Any,
 ) -> Samples:  # fmt: skip
     """Drawn from a model, with these classes in turn, or else with classes as frequent as in what it was trained on."""
     classes = model.experiment.source.classes
@@ -128,7 +134,7 @@ def drawn(
     how, each = None, labels
     if classes and labels is None:
         how = "as frequent as in the training data"
-        each = np.random.default_rng(seed).choice(classes, size=num, p=survey(trained_on).frequencies)
+        each = np.random.default_rng(seed).choice(classes, size=num, p=frequencies)
     elif labels is not None:
         how = f"{list(labels)} in turn"
     made = None if each is None else np.resize(np.asarray(each, np.int32), num)

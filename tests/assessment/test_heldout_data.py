@@ -8,22 +8,10 @@ import numpy as np
 import pytest
 
 import diffjax
-from configs import toy_moons
 from diffjax.assessment.heldout import cells_of, likelihood, noise_levels
 from diffjax.data import digits, scaled, toy
 from diffjax.diffusion.dequantization import place
 from diffjax.errors import InputError
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    config = toy_moons.get_config().to_dict() | dict(steps=300, batch_size=64)
-    config["net"] = dict(name="mlp", width=32, depth=1, dtype="float32")
-    config["sampler"] = dict(solver="ddim", steps=2, num=8)
-    config["every"] = dict(log=100, evaluate=0, checkpoint=0, preview=0, snapshot=0)
-    workdir = tmp_path_factory.mktemp("heldout") / "run"
-    diffjax.train(config, workdir)
-    return workdir
 
 
 def numbers(workdir, name):
@@ -60,8 +48,8 @@ def test_the_bits_of_points_far_from_the_data_are_many(trained, monkeypatch):
     near = numbers(trained, "likelihood")["numbers"]["ode"]["value"]
     law = toy("test")
     away = law._replace(read=lambda indices: law.read(indices) | {"x": law.read(indices)["x"] + 3})
-    real = diffjax.assessment.heldout.build
-    monkeypatch.setattr(diffjax.assessment.heldout, "build", lambda config: real(config)._replace(heldout=away))
+    real = diffjax.assessment.run.build
+    monkeypatch.setattr(diffjax.assessment.run, "build", lambda config: real(config)._replace(heldout=away))
     likelihood(trained, num=40, steps=20, draws=8, batch=40)
     assert numbers(trained, "likelihood")["numbers"]["ode"]["value"] > near + 1
 
@@ -95,7 +83,7 @@ def test_refusals_are_sentences(trained, tmp_path):
 
 
 def test_a_run_without_held_out_data_says_so(trained, monkeypatch):
-    real = diffjax.assessment.heldout.build
-    monkeypatch.setattr(diffjax.assessment.heldout, "build", lambda config: real(config)._replace(heldout=None))
+    real = diffjax.assessment.run.build
+    monkeypatch.setattr(diffjax.assessment.run, "build", lambda config: real(config)._replace(heldout=None))
     with pytest.raises(InputError, match="no held-out data"):
         noise_levels(trained)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import diffjax
-from configs import toy_moons
+from diffjax.assessment.run import opened
 from diffjax.assessment.sets import drawn, kept, stored, survey
 from diffjax.data import digits, scaled, toy
 from diffjax.errors import InputError
@@ -16,18 +16,6 @@ from diffjax.evaluation.passport import PARTS, compare
 from diffjax.model import load
 
 RANGE = (-1.0, 1.0)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Two moons, two classes; its samples are bad, and quickly made."""
-    config = toy_moons.get_config().to_dict() | dict(steps=40, batch_size=64)
-    config["net"] = dict(name="mlp", width=16, depth=1, dtype="float32")
-    config["sampler"] = dict(solver="ddim", steps=4, num=8)
-    config["every"] = dict(log=40, evaluate=0, checkpoint=0, preview=0, snapshot=0)
-    workdir = tmp_path_factory.mktemp("scores") / "run"
-    diffjax.train(config, workdir)
-    return workdir
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +78,7 @@ def test_a_run_is_scored_beside_its_own_training_data(trained):
     numbers, passport = read(trained / "evaluation")
     assert numbers["energy"]["value"] > 0
     assert passport["sampler"]["solver"] == "heun" and passport["sampler"]["calls"] == 5
-    assert passport["labels"] == "as frequent as in the training data" and passport["model"]["step"] == 40
+    assert passport["labels"] == "as frequent as in the training data" and passport["model"]["step"] == 300
     assert passport["reference"]["size"] == toy("train").size
 
 
@@ -99,43 +87,40 @@ def test_labels_are_as_frequent_as_in_the_data_or_as_given(trained):
     uneven = toy("train")._replace(
         read=lambda indices: {"x": toy("train").read(indices)["x"], "label": (indices % 4 == 0).astype(np.int32)}
     )
-    free = drawn(model, uneven, num=2000, seed=0, batch=500)
+    free = drawn(model, survey("uneven", uneven).frequencies, num=2000, seed=0, batch=500)
     share = np.mean(np.concatenate([label for _, label in free.batches()]))
     assert share == pytest.approx(0.25, abs=0.04)
-    given = drawn(model, uneven, num=5, seed=0, batch=2, labels=[1, 0])
+    given = drawn(model, None, num=5, seed=0, batch=2, labels=[1, 0])
     assert np.concatenate([label for _, label in given.batches()]).tolist() == [1, 0, 1, 0, 1]
     x = np.concatenate([x for x, _ in given.batches()])
     np.testing.assert_array_equal(x, model.sample(jax.random.key(0), 5, labels=[1, 0, 1, 0, 1], batch=2))
 
 
-def test_copies_are_found(trained):
+def test_copies_are_found(trained, monkeypatch):
     """Samples that are training examples have no novelty."""
     path = diffjax.find_copies(trained, num=200, batch=100)
     assert path.suffix == ".json", "points in the plane are no strips of pictures"
     found = json.loads(path.read_text())["numbers"]
     assert found["novelty"]["value"] > 0.5
-    model = load(trained)
-    real = toy("train").read(np.arange(200))["x"]
-    stolen = model._replace(stream=lambda key, n, **options: iter([real]))
-    diffjax.assessment.copies.load, kept_load = (lambda *args, **options: stolen), diffjax.assessment.copies.load
-    try:
+    run, real = opened(trained), toy("train").read(np.arange(200))["x"]
+    stolen = run.model._replace(stream=lambda key, n, **options: iter([real]))
+    with monkeypatch.context() as patch:
+        patch.setattr(diffjax.assessment.copies, "opened", lambda *args, **which: run._replace(model=stolen))
         path = diffjax.find_copies(trained, num=200, batch=200)
-    finally:
-        diffjax.assessment.copies.load = kept_load
     found = json.loads(path.read_text())["numbers"]
     assert found["novelty"]["value"] < 1e-3 and found["copies"]["value"] == 1
 
 
 def test_a_hash_sees_every_example(halves):
     source = stored(halves / "a.npz", shape=(8, 8, 1), value_range=RANGE)
-    seen = survey(source)
+    seen = survey("a", source)
     x = np.load(halves / "a.npz")["x"]
     label = np.load(halves / "a.npz")["label"]
     assert seen.frequencies == pytest.approx(np.bincount(label) / len(label))
     x[699, 7, 7] += 1e-3
     np.savez(halves / "changed.npz", x=x, label=label)
     changed = stored(halves / "changed.npz", shape=(8, 8, 1), value_range=RANGE)
-    assert survey(changed).hash != seen.hash == survey(source, batch=7).hash
+    assert survey("a", changed).hash != seen.hash == survey("a", source, batch=7).hash
     assert kept(source, RANGE, count=10, batch=4).count == 10
 
 
