@@ -7,6 +7,8 @@ writes a picture, samples.npz and the exact settings into the folder --out.
 
 import argparse
 
+import diffjax
+
 
 def labels(text: str) -> list[int]:
     """'0,1,2' -> [0, 1, 2]"""
@@ -44,8 +46,6 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    import diffjax  # here, so that --help answers at once
-
     with diffjax.exit_on_input_error():
         diffjax.cache_compilations()
         path = diffjax.sample_to_folder(**diffjax.obeying(**vars(args)))

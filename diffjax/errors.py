@@ -24,12 +24,13 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
 
 
 @contextlib.contextmanager
-def exit_on_input_error() -> Iterator[None]:
-    """Turn an InputError into its sentence on stderr and exit status 2."""
+def exit_on_input_error(*others: type[Exception], hint: str = "") -> Iterator[None]:
+    """Turn an InputError, or the last line of one of the others, into a sentence on stderr and exit status 2."""
     try:
         yield
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (InputError, *others) as error:
+        said = str(error) if isinstance(error, InputError) else (str(error).strip() or repr(error)).splitlines()[-1]
+        print(f"error: {said.strip()}" + (f"\n{hint}" if hint else ""), file=sys.stderr)
         raise SystemExit(2) from None
 
 
