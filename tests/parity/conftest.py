@@ -17,6 +17,18 @@ def double_precision():
         yield
 
 
+@pytest.fixture
+def single_precision():
+    """In which networks are compared."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    with jax.enable_x64(False):
+        yield
+    torch.set_default_dtype(before)
+
+
 def pytest_itemcollected(item):
     item.add_marker("parity")
     item.add_marker(pytest.mark.filterwarnings("ignore::FutureWarning:diffusers"))

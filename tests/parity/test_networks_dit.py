@@ -9,15 +9,8 @@ from diffusers import DiTTransformer2DModel
 
 from diffjax.nets import NETS, functional
 
+pytestmark = pytest.mark.usefixtures("single_precision")
 DEPTH, HEADS, WIDTH, SIDE, PATCH, CHANNELS, CLASSES, TOLERANCE = 3, 2, 24, 8, 2, 3, 10, 2e-5
-
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    """Not here: networks are compared in single precision."""
-    torch.set_default_dtype(torch.float32)
-    yield
-    torch.set_default_dtype(torch.float64)
 
 
 def stack(name, convert):

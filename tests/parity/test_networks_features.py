@@ -12,16 +12,8 @@ import torch
 from diffjax.assessment.encoders import read_encoder
 from diffjax.evaluation.pipeline import RESIZES
 
+pytestmark = pytest.mark.usefixtures("single_precision")
 TOLERANCE = 2e-5  # of answers of size 1
-
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    """Not here: networks are compared in single precision."""
-    torch.set_default_dtype(torch.float32)
-    with jax.enable_x64(False):
-        yield
-    torch.set_default_dtype(torch.float64)
 
 
 def randomised(model):

@@ -12,11 +12,7 @@ from diffusers import UNet2DModel
 from diffjax.nets import NETS
 from diffjax.nets.functional import functional
 
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    """Not here: networks are float32."""
-
+pytestmark = pytest.mark.usefixtures("single_precision")
 
 TOLERANCE = 2e-5  # of answers of size 1
 PLACES = [  # theirs, in the order of the replacements, and ours

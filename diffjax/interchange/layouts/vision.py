@@ -5,7 +5,8 @@ the grid of training; how they are interpolated to others differs between the tw
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from diffjax.errors import InputError
 
@@ -32,6 +33,26 @@ TRANSFORMERS_CLIP = {
 }  # fmt: skip
 
 
+class Names(NamedTuple):
+    """What a DINOv2 calls its parts."""
+
+    parts: Mapping[str, str | Sequence[str]]  # of a block
+    gain: str
+    root: str = ""  # of the tokens
+    positions: str = "pos_embed"
+    stem: str = "patch_embed.proj"
+    blocks: str = "blocks"
+    norm: str = "norm"
+    offset: float = 0.1  # added to a grid before it is interpolated, where there are no registers
+
+
+ORIGINAL = Names(DINOV2, "gamma")
+PORTED = Names(
+    TRANSFORMERS_DINOV2, "lambda1", root="embeddings", positions="position_embeddings",
+    stem="embeddings.patch_embeddings.projection", blocks="encoder.layer", norm="layernorm", offset=0.0,
+)  # fmt: skip
+
+
 def blocks(target: Target, root: str, theirs: Mapping[str, str | Sequence[str]], *, gain: str = "") -> list[Row]:
     """Rows of all blocks; lists are linear layers, of which queries, keys and values may be three."""
     found = []
@@ -49,29 +70,16 @@ def stem(target: Target) -> Kind:
     return {"kernel": ("weight", patches((side, side))), "bias": ("bias", flat)}
 
 
-def dinov2_rows(target: Target) -> list[Row]:
+def dinov2_rows(names: Names, target: Target) -> list[Row]:
     tokens: Kind = {
-        "cls": ("cls_token", leading(2)), "positions": ("pos_embed", leading(1)),
+        "cls": ("cls_token", leading(2)), "positions": (names.positions, leading(1)),
         "registers": ("register_tokens", leading(1)),
     }  # fmt: skip
     return [
-        Row("tokens", "", tokens),
-        Row("stem/linear", "patch_embed.proj", stem(target)),
-        *blocks(target, "blocks", DINOV2, gain="gamma"),
-        Row("norm", "norm", NORM),
-    ]
-
-
-def transformers_dinov2_rows(target: Target) -> list[Row]:
-    tokens: Kind = {
-        "cls": ("cls_token", leading(2)), "positions": ("position_embeddings", leading(1)),
-        "registers": ("register_tokens", leading(1)),
-    }  # fmt: skip
-    return [
-        Row("tokens", "embeddings", tokens),
-        Row("stem/linear", "embeddings.patch_embeddings.projection", stem(target)),
-        *blocks(target, "encoder.layer", TRANSFORMERS_DINOV2, gain="lambda1"),
-        Row("norm", "layernorm", NORM),
+        Row("tokens", names.root, tokens),
+        Row("stem/linear", names.stem, stem(target)),
+        *blocks(target, names.blocks, names.parts, gain=names.gain),
+        Row("norm", names.norm, NORM),
     ]
 
 
@@ -97,19 +105,11 @@ def vision_alone(arrays: Arrays) -> Arrays:
     return view(arrays, {name: name for name in mine if not name.endswith("position_ids")})
 
 
-def dinov2_facts(said: Mapping[str, Any], arrays: Arrays) -> Facts:
-    net = _size(arrays, said, "patch_embed.proj.weight", "pos_embed", "register_tokens", blocks="blocks")
-    return Facts(net | {"offset": 0.0 if net["registers"] else 0.1})
-
-
-def transformers_dinov2_facts(said: Mapping[str, Any], arrays: Arrays) -> Facts:
-    root = "embeddings"
-    return Facts(
-        _size(
-            arrays, said, f"{root}.patch_embeddings.projection.weight", f"{root}.position_embeddings",
-            f"{root}.register_tokens", blocks="encoder.layer",
-        )
-    )  # fmt: skip
+def dinov2_facts(names: Names, said: Mapping[str, Any], arrays: Arrays) -> Facts:
+    root = f"{names.root}." if names.root else ""
+    tokens = f"{root}{names.positions}", f"{root}register_tokens"
+    net = _size(arrays, said, f"{names.stem}.weight", *tokens, blocks=names.blocks)
+    return Facts(net | {"offset": 0.0 if net["registers"] else names.offset})
 
 
 def transformers_clip_facts(said: Mapping[str, Any], arrays: Arrays) -> Facts:
@@ -147,8 +147,10 @@ def _shape(arrays: Arrays, name: str) -> tuple[int, ...]:
 
 
 LAYOUT = Layout(
-    dinov2_rows, nets=("vision_transformer",), roots=("teacher.backbone", "model"), facts=dinov2_facts,
-    renamed=without_mask,
+    partial(dinov2_rows, ORIGINAL), nets=("vision_transformer",), roots=("teacher.backbone", "model"),
+    facts=partial(dinov2_facts, ORIGINAL), renamed=without_mask,
 )  # fmt: skip
-TRANSFORMERS = LAYOUT._replace(rows=transformers_dinov2_rows, roots=("dinov2",), facts=transformers_dinov2_facts)
+TRANSFORMERS = LAYOUT._replace(
+    rows=partial(dinov2_rows, PORTED), roots=("dinov2",), facts=partial(dinov2_facts, PORTED)
+)  # fmt: skip
 CLIP = Layout(transformers_clip_rows, nets=("vision_transformer",), facts=transformers_clip_facts, renamed=vision_alone)
