@@ -47,20 +47,20 @@ if TYPE_CHECKING:
     from .transfer import import_weights as import_weights
 
 HOMES = {
+    "assessment.copies": ("find_copies",),
+    "assessment.heldout": ("likelihood", "noise_levels"),
+    "assessment.plans": ("make_plan", "obeying"),
+    "assessment.scores": ("score",),
     "averages": ("sweep",),
     "blackbox": ("replay",),
     "cluster": ("clustered", "connect"),
-    "assessment.copies": ("find_copies",),
     "dryrun": ("dry_run", "fit"),
     "errors": ("InputError", "exit_on_input_error"),
     "evaluation.passport": ("compare",),
     "experiment": ("Experiment", "build"),
     "export": ("export_sampler", "open_sampler"),
-    "assessment.heldout": ("likelihood", "noise_levels"),
     "model": ("Model", "load", "sample_to_folder"),
-    "assessment.plans": ("make_plan", "obeying"),
     "runs": ("cache_compilations", "train"),
-    "assessment.scores": ("score",),
     "transfer": ("export_weights", "import_weights"),
 }
 

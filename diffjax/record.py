@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from diffjax.data import digest
 from diffjax.errors import InputError
 from diffjax.evaluation.passport import flat
 from diffjax.experiment import FREE_PARTS, Experiment
@@ -24,10 +25,8 @@ SHOWN = 8  # examples that stand for the data
 
 def describe(experiment: Experiment) -> dict[str, Any]:
     """What identifies a run, as JSON reads it back.  Of the data it reads a few examples."""
-    source, seen = experiment.source, hashlib.sha256()
-    for name, values in sorted(source.read(np.linspace(0, source.size - 1, SHOWN).astype(np.int64)).items()):
-        seen.update(name.encode() + np.ascontiguousarray(values).tobytes())
-    described = {"size": source.size, "shape": source.shape, "classes": source.classes, "seen": seen.hexdigest()[:16]}
+    source, seen = experiment.source, digest(experiment.source, SHOWN)
+    described = {"size": source.size, "shape": source.shape, "classes": source.classes, "seen": seen}
     return json.loads(json.dumps({"config": experiment.config, "data": described, "versions": versions()}))
 
 

@@ -96,16 +96,13 @@ def read_encoder(path: str | Path, layouts: Sequence[str]) -> Encoder:
         except InputError:
             if name == layouts[-1]:
                 raise
-    net = functional(lambda rngs: ENCODERS[options["name"]](rngs=rngs, **without_name(options)))
+    row, others = options["name"], {key: value for key, value in options.items() if key != "name"}
+    net = functional(lambda rngs: ENCODERS[row](rngs=rngs, **others))
     shapes = jax.eval_shape(net.init, jax.random.key(0))
     leaves = {leaf: array.shape for leaf, array in named(shapes).items()}
     ours = imported(pair(kind.rows(Target(leaves, options, (), 0)), leaves), leaves, arrays)
     params = jax.tree.unflatten(jax.tree.structure(shapes), [np.asarray(ours[leaf], np.float32) for leaf in leaves])
     return Encoder(net, params, options, name)
-
-
-def without_name(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if key != "name"}
 
 
 def hash_of(params: Any) -> str:

@@ -15,6 +15,7 @@ from .source import Batch as Batch
 from .source import Source as Source
 from .source import absent as absent
 from .source import describe as describe
+from .source import digest as digest
 from .tfds import tfds
 from .toy import toy
 
