@@ -16,7 +16,8 @@ TOY = ["train.py", "--config", "configs/toy_moons.py"]
 def settings(devices: int) -> dict[str, str]:
     """What the suite sets for itself and for every process that it starts.
 
-    Its programs run a few times each, so compilation is what they cost: with these settings, a quarter of it.
+    Its programs run a few times each, so compilation is what they cost: with these settings, a quarter of it.  Every
+    program is kept, however small, for another worker or process will want it.
     """
     flags = ["--xla_cpu_parallel_codegen_split_count=1", f"--xla_force_host_platform_device_count={devices}"]
     if metadata.version("jaxlib").startswith("0.10."):  # a later XLA does not know it, and ends the process
@@ -26,7 +27,7 @@ def settings(devices: int) -> dict[str, str]:
         "XLA_FLAGS": " ".join(flags),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(CACHE),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
 
