@@ -1,15 +1,26 @@
-"""Running the scripts as a user does: another process, one device, the suite's settings and compilation cache."""
+"""Running the scripts as a user does: another process, one device, the suite's settings and compilation cache.
 
+What a short command spends its time on is importing libraries.  They are imported once, and every script is a fork of
+the process that did (multiprocessing's forkserver); from there on all is its own: devices, environment, signals.
+"""
+
+import atexit
+import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 CACHE = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", ROOT / ".cache" / "jax"))
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.libraries"])
 TOY = ["train.py", "--config", "configs/toy_moons.py"]
 
 
@@ -36,10 +47,57 @@ def environment(devices: int = 1) -> dict[str, str]:
     return os.environ | settings(devices)
 
 
-def start(*arguments: object, devices: int = 1, **more: str) -> subprocess.Popen:
-    command = [sys.executable, *map(str, arguments)]
+class Script:
+    """A fork that runs a script; it is asked and told what a subprocess.Popen is."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]):
+        self.streams = tempfile.TemporaryDirectory()
+        self.process = FORKS.Process(target=_perform, args=(command, environment, self.streams.name))
+        self.process.start()
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.process.exitcode is None:
+            os.kill(self.process.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, ...]:
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.kill()
+            raise subprocess.TimeoutExpired("a script", timeout or 0)
+        return tuple((Path(self.streams.name) / name).read_text() for name in ("out", "err"))
+
+
+def _perform(command: list[str], environment: dict[str, str], streams: str) -> None:
+    """In the fork: become the command."""
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(f"{streams}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    os.chdir(ROOT)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = command
+    try:
+        runpy.run_path(command[0], run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()  # which multiprocessing leaves out
+
+
+def start(*arguments: object, devices: int = 1, **more: str) -> Any:
+    """A script, or with -c or -m whatever Python does then, as something with the methods of a subprocess.Popen."""
+    command, given = list(map(str, arguments)), environment(devices) | more
+    if command[0].endswith(".py"):
+        return Script(command, given)
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    return subprocess.Popen(command, cwd=ROOT, env=environment(devices) | more, **pipes)
+    return subprocess.Popen([sys.executable, *command], cwd=ROOT, env=given, **pipes)
 
 
 def run(*arguments: object, devices: int = 1) -> tuple[int, str, str]:
