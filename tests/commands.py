@@ -8,6 +8,7 @@ import atexit
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,8 +52,8 @@ class Script:
     """A fork that runs a script; it is asked and told what a subprocess.Popen is."""
 
     def __init__(self, command: list[str], environment: dict[str, str]):
-        self.streams = tempfile.TemporaryDirectory()
-        self.process = FORKS.Process(target=_perform, args=(command, environment, self.streams.name))
+        self.streams = Path(tempfile.mkdtemp())
+        self.process = FORKS.Process(target=_perform, args=(command, environment, self.streams))
         self.process.start()
 
     @property
@@ -70,17 +71,20 @@ class Script:
         self.send_signal(signal.SIGKILL)
 
     def communicate(self, timeout: float | None = None) -> tuple[str, ...]:
+        """Once."""
         self.process.join(timeout)
         if self.process.exitcode is None:
             self.kill()
             raise subprocess.TimeoutExpired("a script", timeout or 0)
-        return tuple((Path(self.streams.name) / name).read_text() for name in ("out", "err"))
+        said = tuple((self.streams / name).read_text() for name in ("out", "err"))
+        shutil.rmtree(self.streams)
+        return said
 
 
-def _perform(command: list[str], environment: dict[str, str], streams: str) -> None:
+def _perform(command: list[str], environment: dict[str, str], streams: Path) -> None:
     """In the fork: become the command."""
     for number, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(f"{streams}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+        os.dup2(os.open(streams / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(environment)
