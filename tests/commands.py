@@ -8,13 +8,13 @@ import atexit
 import multiprocessing
 import os
 import runpy
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,12 @@ class Script:
     """A fork that runs a script; it is asked and told what a subprocess.Popen is."""
 
     def __init__(self, command: list[str], environment: dict[str, str]):
-        self.streams = Path(tempfile.mkdtemp())
-        self.process = FORKS.Process(target=_perform, args=(command, environment, self.streams))
+        pipes = [FORKS.Pipe(duplex=False) for _ in range(2)]
+        self.streams, its = zip(*pipes, strict=True)
+        self.process = FORKS.Process(target=_perform, args=(command, environment, *its))
         self.process.start()
+        for end in its:
+            end.close()
 
     @property
     def returncode(self) -> int | None:
@@ -71,20 +74,28 @@ class Script:
         self.send_signal(signal.SIGKILL)
 
     def communicate(self, timeout: float | None = None) -> tuple[str, ...]:
-        """Once."""
-        self.process.join(timeout)
-        if self.process.exitcode is None:
+        """(stdout, stderr) until both are closed, also by what the script has left behind; once."""
+        readers = ThreadPoolExecutor(2)
+        try:
+            said = tuple(reading.result(timeout) for reading in [readers.submit(_read, end) for end in self.streams])
+        except TimeoutError:
             self.kill()
-            raise subprocess.TimeoutExpired("a script", timeout or 0)
-        said = tuple((self.streams / name).read_text() for name in ("out", "err"))
-        shutil.rmtree(self.streams)
+            raise
+        self.process.join()
         return said
 
 
-def _perform(command: list[str], environment: dict[str, str], streams: Path) -> None:
+def _read(end: Connection) -> str:
+    with end, open(end.fileno(), closefd=False) as file:
+        return file.read()
+
+
+def _perform(command: list[str], environment: dict[str, str], out: Connection, err: Connection) -> None:
     """In the fork: become the command."""
-    for number, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(streams / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    os.dup2(out.fileno(), 1)
+    os.dup2(err.fileno(), 2)
+    out.close()
+    err.close()
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(environment)
