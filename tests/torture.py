@@ -4,8 +4,8 @@
 
 Every life of the run is ended by SIGKILL: a quarter of them at a random moment of their first seconds, while the
 process compiles or restores, the others a random moment after the run has come to a random step, every second of them
-as soon as a save is then under way.  What is left at the end is compared with an
-uninterrupted run: every leaf of the state, every snapshot of the averages and every logged number, bit by bit.
+as soon as a save is then under way.  What is left at the end is compared with an uninterrupted run: every leaf of the
+state, every snapshot of the averages and every logged number, bit by bit.
 """
 
 import argparse
