@@ -71,8 +71,9 @@ def test_a_spike_is_kept_and_training_goes_on(poisoned, tmp_path, capsys):
     x[77] = 1000
     np.savez(tmp_path / "points.npz", x=x, label=np.arange(128) % 2)
     poisoned["optimizer"] |= {"learning_rate": 1e-4}
-    diffjax.train(poisoned | {"watch": {"spike": 20.0}}, tmp_path / "run")
-    assert diffjax.load(tmp_path / "run", raw=True).step == 60
+    poisoned["every"] |= {"checkpoint": 10}
+    diffjax.train(poisoned | {"watch": {"spike": 20.0}, "steps": 40}, tmp_path / "run")
+    assert diffjax.load(tmp_path / "run", raw=True).step == 40
     boxes = sorted((tmp_path / "run" / "blackbox").iterdir(), key=lambda path: int(path.name))
     record = json.loads((boxes[0] / "dump.json").read_text())
     assert "times the median" in record["reason"] and 77 in record["examples"]

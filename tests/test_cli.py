@@ -12,9 +12,9 @@ import diffjax
 from configs import toy_moons
 from tests.commands import TOY, interrupt, refused, run
 
-STEPS = 600
+STEPS = 240
 SMALL = [*TOY, f"--config.steps={STEPS}", "--config.batch_size=64", "--config.every.checkpoint=20",
-         "--config.every.log=10", "--config.every.preview=300", "--config.every.evaluate=300"]  # fmt: skip
+         "--config.every.log=10", "--config.every.preview=120", "--config.every.evaluate=120"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,9 @@ def losses(workdir):
 
 def test_what_a_run_leaves(finished):
     assert json.loads((finished / "config.json").read_text())["config"]["steps"] == STEPS
-    assert sorted(p.name for p in (finished / "previews").iterdir()) == ["0000300.png", "0000600.png"]
+    assert sorted(p.name for p in (finished / "previews").iterdir()) == ["0000120.png", "0000240.png"]
     assert list((finished / "tensorboard").iterdir())
-    assert {int(p.name) for p in (finished / "checkpoints").iterdir()} >= {580, 600}
+    assert {int(p.name) for p in (finished / "checkpoints").iterdir()} >= {220, 240}
     lines = losses(finished)
     assert lines[-2]["step"] == lines[-1]["step"] == STEPS and lines[-1]["heldout_loss"] < 1.5 < lines[0]["loss"] + 1
     assert diffjax.load(finished).step == STEPS

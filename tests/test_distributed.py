@@ -14,7 +14,7 @@ from tests.commands import TOY, refused, run, start
 
 pytestmark = pytest.mark.slow
 SMALL = [*TOY, "--config.batch_size=64", "--config.every.checkpoint=10", "--config.every.log=5",
-         "--config.every.preview=30", "--config.every.evaluate=30", "--config.sampler.num=50",
+         "--config.every.preview=15", "--config.every.evaluate=15", "--config.sampler.num=50",
          "--config.data.size=500"]  # fmt: skip
 
 
@@ -48,14 +48,14 @@ def same(one, two):
 def alone(tmp_path_factory):
     """One process with eight devices."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
-    status, _, err = run(*SMALL, "--config.steps=60", "--workdir", workdir, devices=8)
+    status, _, err = run(*SMALL, "--config.steps=30", "--workdir", workdir, devices=8)
     assert status == 0, err
     return workdir
 
 
 @pytest.mark.parametrize("fsdp, calls", [(1, 5), (4, 1)])
 def test_two_processes_train_as_one(alone, tmp_path, fsdp, calls):
-    arguments = [*SMALL, "--config.steps=60", f"--config.mesh.fsdp={fsdp}", f"--config.steps_per_call={calls}"]
+    arguments = [*SMALL, "--config.steps=30", f"--config.mesh.fsdp={fsdp}", f"--config.steps_per_call={calls}"]
     arguments += ["--workdir", tmp_path / "run"]
     outputs = finish(pair(*arguments))
     assert "8 device(s)" in outputs[0][0] and "device(s)" not in outputs[1][0]  # process 0 speaks alone
@@ -63,11 +63,11 @@ def test_two_processes_train_as_one(alone, tmp_path, fsdp, calls):
     np.testing.assert_allclose(numbers(tmp_path / "run", "loss"), numbers(alone, "loss"), rtol=1e-5)
     np.testing.assert_allclose(numbers(tmp_path / "run", "heldout_loss"), numbers(alone, "heldout_loss"), rtol=1e-5)
     drawn = [sorted(p.name for p in (run / "previews").iterdir()) for run in (tmp_path / "run", alone)]
-    assert drawn == [["0000030.png", "0000060.png"]] * 2
+    assert drawn == [["0000015.png", "0000030.png"]] * 2
 
 
 @pytest.mark.parametrize("calls", [1, 5])
-def test_a_signal_to_one_stops_both_and_one_continues(tmp_path, alone, calls):
+def test_a_signal_to_one_stops_both_and_one_continues(tmp_path, calls):
     workdir = tmp_path / "run"
     long = [*SMALL, "--config.steps=60000", "--workdir", workdir, "--config.optimizer.decay=constant"]
     long.append(f"--config.steps_per_call={calls}")
@@ -127,7 +127,7 @@ def test_the_environment_says_whether_there_are_several(variables, answer, monke
 
 
 def test_processes_that_disagree_are_told_before_anything_compiles(tmp_path):
-    arguments = [*SMALL, "--config.steps=60", "--workdir", tmp_path / "run"]
+    arguments = [*SMALL, "--config.steps=30", "--workdir", tmp_path / "run"]
     processes = pair(*arguments, only_second=["--config.optimizer.learning_rate=1e-5"])
     for process in processes:
         out, err = process.communicate(timeout=200)

@@ -15,19 +15,18 @@ from diffjax.training import open_checkpoints
 from tests.torture import same
 
 
-@pytest.fixture
-def pictures(tmp_path):
+def small(folder):
     """Two classes of eight pictures each, and a small config for them."""
     rng = np.random.default_rng(0)
     for name in ("cats", "dogs"):
-        (tmp_path / "data" / name).mkdir(parents=True)
+        (folder / "data" / name).mkdir(parents=True)
         for i in range(8):
             pixels = rng.integers(0, 255, (10, 12, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i}.png")
+            Image.fromarray(pixels).save(folder / "data" / name / f"{i}.png")
     config = digits.get_config().to_dict()
     config["data"] = dict(
         name="folder",
-        path=str(tmp_path / "data"),
+        path=str(folder / "data"),
         size=8,
         split="train",
         heldout="",
@@ -38,6 +37,27 @@ def pictures(tmp_path):
     config["net"] = dict(name="mlp", width=8, depth=1)  # compiles in no time
     config |= dict(batch_size=8, steps=4, sampler=dict(solver="ddim", steps=2, num=8))
     config["every"] = dict(log=1, evaluate=0, checkpoint=1, preview=4, snapshot=0)
+    return config
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    return small(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    config = small(folder)
+    diffjax.train(config, folder / "run")
+    return config, folder / "run"
+
+
+@pytest.fixture
+def trained(finished, tmp_path):
+    """The config of a run of four steps, which lies in tmp_path / "run"."""
+    config, run = finished
+    shutil.copytree(run, tmp_path / "run")
     return config
 
 
@@ -63,8 +83,7 @@ def test_a_model_needs_its_data_no_more(pictures, tmp_path):
         model.experiment.source.read(np.arange(2))
 
 
-def test_a_checkpoint_says_where_the_data_was(pictures, tmp_path):
-    diffjax.train(pictures, tmp_path / "run")
+def test_a_checkpoint_says_where_the_data_was(trained, tmp_path):
     with open_checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
         meta = checkpoints.meta(4)
     assert meta["position"] == {"step": 4, "seed": 0, "examples": 32}
@@ -106,10 +125,9 @@ def test_more_data_is_another_run(pictures, tmp_path):
         diffjax.train(pictures, tmp_path / "run")
 
 
-def test_a_change_that_the_checkpoint_does_not_fit_loses_nothing(pictures, tmp_path):
-    diffjax.train(pictures, tmp_path / "run")
+def test_a_change_that_the_checkpoint_does_not_fit_loses_nothing(trained, tmp_path):
     before = (tmp_path / "run" / "config.json").read_text()
-    wider = pictures | {"net": pictures["net"] | {"width": 16}, "steps": 6}
+    wider = trained | {"net": trained["net"] | {"width": 16}, "steps": 6}
     with pytest.raises(InputError, match="restore it with the configuration"):
         diffjax.train(wider, tmp_path / "run", allow_changes=True)
     assert (tmp_path / "run" / "config.json").read_text() == before
@@ -123,13 +141,12 @@ def test_other_data_of_the_same_size_is_another_run(pictures, tmp_path):
         diffjax.train(pictures | {"steps": 5}, tmp_path / "run")
 
 
-def test_other_libraries_need_a_flag(pictures, tmp_path, capsys):
-    diffjax.train(pictures, tmp_path / "run")
+def test_other_libraries_need_a_flag(trained, tmp_path, capsys):
     path = tmp_path / "run" / "config.json"
     path.write_text(path.read_text().replace(f'"optax": "{metadata.version("optax")}"', '"optax": "0.0.1"'))
     with pytest.raises(InputError, match="versions.optax: 0.0.1 -> "):
-        diffjax.train(pictures, tmp_path / "run")
-    diffjax.train(pictures | {"steps": 5}, tmp_path / "run", allow_changes=True)
+        diffjax.train(trained, tmp_path / "run")
+    diffjax.train(trained | {"steps": 5}, tmp_path / "run", allow_changes=True)
     assert "continuing with a change: versions.optax: 0.0.1" in capsys.readouterr().out
 
 
@@ -142,8 +159,7 @@ def test_a_damaged_config_is_named(pictures, tmp_path, content):
     assert (tmp_path / "config.json").read_bytes() == content
 
 
-def test_samples_that_cannot_be_written(pictures, tmp_path):
-    diffjax.train(pictures, tmp_path / "run")
+def test_samples_that_cannot_be_written(trained, tmp_path):
     (tmp_path / "file").write_text("")
     options = dict(num=1, labels=None, step=None, raw=False, singles=False)
     with pytest.raises(InputError, match="cannot write samples into"):
@@ -153,8 +169,7 @@ def test_samples_that_cannot_be_written(pictures, tmp_path):
             diffjax.sample_to_folder(tmp_path / "run", tmp_path / "out", seed=seed, **options)
 
 
-def test_checkpoints_without_a_config_are_not_overwritten(pictures, tmp_path):
-    diffjax.train(pictures, tmp_path / "run")
+def test_checkpoints_without_a_config_are_not_overwritten(trained, tmp_path):
     (tmp_path / "run" / "config.json").unlink()
     with pytest.raises(InputError, match="holds checkpoints but no config.json"):
-        diffjax.train(pictures, tmp_path / "run")
+        diffjax.train(trained, tmp_path / "run")

@@ -3,9 +3,9 @@
     python -m tests.torture --kills 100
 
 Every life of the run is ended by SIGKILL: a quarter of them at a random moment of their first seconds, while the
-process imports, compiles or restores, the others a random moment after the run has come to a random step.  Checkpoints
-are written all the time, so that many kills fall into a save.  What is left at the end is compared with an
-uninterrupted run: every leaf of the state, every snapshot of the averages and every logged number, bit by bit.
+process compiles or restores, the others a random moment after the run has come to a random step, every second of them
+as soon as a save is then under way.  What is left at the end is compared with an uninterrupted run: every leaf of the
+state, every snapshot of the averages and every logged number, bit by bit.
 """
 
 import argparse
@@ -48,8 +48,8 @@ def torture(folder: Path, *, kills: int, steps: int, seed: int = 0) -> Counter:
     early = kills // 4
     moments = [(0, luck.uniform(0, STARTUP)) for _ in range(early)]
     moments += [(1 + int(luck.random() * (steps - 1)), luck.uniform(0, 0.05)) for _ in range(kills - early)]
-    for target, delay in tqdm(sorted(moments), unit="kill", disable=None):
-        seen.update(_one_life(command(killed, steps), killed, target, delay))
+    for i, (target, delay) in enumerate(tqdm(sorted(moments), unit="kill", disable=None)):
+        seen.update(_one_life(command(killed, steps), killed, target, None if target and i % 2 else delay))
     status, _, error = run(*command(killed, steps))
     assert status == 0, error
     seen["passed over as damaged"] += error.count("passed over")
@@ -57,18 +57,24 @@ def torture(folder: Path, *, kills: int, steps: int, seed: int = 0) -> Counter:
     return seen
 
 
-def _one_life(command: list[str], workdir: Path, target: int, delay: float) -> Counter:
+def _one_life(command: list[str], workdir: Path, target: int, delay: float | None) -> Counter:
+    """Killed so many seconds after the step `target`, or, with None, in the first save after it."""
     process = start(*command)
     while target and process.poll() is None and _logged(workdir) < target:
         time.sleep(0.002)
-    time.sleep(delay)
+    while delay is None and process.poll() is None and not _saving(workdir):
+        time.sleep(0.002)
+    time.sleep(delay or 0)
     process.kill()
     _, error = process.communicate()
     assert process.returncode in (-9, 0), error
-    inside = any((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
-    where = "during start-up" if not target else "inside a save" if inside else "between saves"
+    where = "during start-up" if not target else "inside a save" if _saving(workdir) else "between saves"
     return Counter({where if process.returncode else "after the end": 1,
                     "passed over as damaged": error.count("passed over")})  # fmt: skip
+
+
+def _saving(workdir: Path) -> bool:
+    return any((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
 
 
 def _logged(workdir: Path) -> int:

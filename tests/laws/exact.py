@@ -14,7 +14,7 @@ from diffjax.diffusion.denoiser import denoiser
 from diffjax.diffusion.gaussian import gaussian
 from diffjax.diffusion.parameterizations import PARAMETERIZATIONS, check, from_x0
 from diffjax.diffusion.schedules import SCHEDULES
-from diffjax.diffusion.solvers import SOLVERS
+from diffjax.diffusion.solvers import SOLVERS, draws_noise
 from diffjax.diffusion.weights import WEIGHTS
 from diffjax.testbed import analytic
 
@@ -25,7 +25,7 @@ ROWS, LONGEST = 4000, 200
 POINT_TOLERANCE, MEAN_TOLERANCE, VARIANCE_TOLERANCE = 1e-5, 0.06, 0.11
 LOOSE = {"annealed_langevin": 0.25}  # of the variance: its steps are of finite size, and its levels end before they mix
 STEPS = {"rk45": 10}  # where not LONGEST: every step of its grid is many of its own
-FEW = {"rk45": 400}  # rows, where not ROWS: without noise a Gaussian's moments need no more
+FEW = 400  # rows, where not ROWS: without noise a Gaussian's moments need no more
 
 
 def process_of(schedule: str, prediction: str = "x0"):
@@ -40,6 +40,11 @@ def why_refused(case: str, schedule: str, prediction: str = "x0") -> str:
     except ValueError as error:
         return str(error)
     return ""
+
+
+@cache
+def noisy(case: str) -> bool:
+    return draws_noise(SOLVERS[case](process_of("linear")))
 
 
 def perfect(process, prediction: str, world):
@@ -75,8 +80,8 @@ def start(process, mean, variance, *, rows=ROWS):
 
 
 def sampled(case, schedule, prediction, *, steps, mean, variance):
-    """Samples of N(mean, variance), ROWS of most."""
-    x = start(process_of(schedule), mean, variance, rows=FEW.get(case, ROWS))
+    """Samples of N(mean, variance): ROWS, or FEW where no noise is drawn."""
+    x = start(process_of(schedule), mean, variance, rows=ROWS if noisy(case) else FEW)
     ts = grids.pad(grids.grid(steps), LONGEST + 1)
     return program(case, schedule, prediction)(jax.random.key(1), x, ts, jnp.asarray(mean), jnp.asarray(variance))
 
@@ -124,23 +129,26 @@ def weak_errors(case, schedule, *, counts=(32, 64, 128), start=0.8, stop=0.2, **
     """The relative error of the variance at the end of a grid, for so many steps, free of sampling error.
 
     With Gaussian data a linear solver is affine in x and in its noise: the variance is the sum of the squares of the
-    responses to each, found by giving every row of one batch a single unit of noise.
+    responses to each, found by giving every row of one batch a single unit of noise.  One program serves all grids:
+    the calls of a padded one that are not made leave their rows at rest.
     """
     process, world = process_of(schedule), analytic.gaussian(jnp.asarray(MEAN[:1]), jnp.asarray(VARIANCE[:1]))
     solver, denoise, errors = SOLVERS[case](process, **options), world.denoise(process.schedule), []
     law = lambda t: [process.schedule(jnp.asarray(t))[0] ** 2 * VARIANCE[0] + process.schedule(jnp.asarray(t))[1] ** 2]  # noqa: E731
-    for n in counts:
-        ts = jnp.linspace(start, stop, n + 1)
+
+    @jax.jit
+    def responses(ts):
         starts = solver.plan(ts).start
         x = jnp.zeros((len(starts) + 2, 1)).at[1].set(1)
 
-        def noise(fresh, begin, end, like, starts=starts):
+        def noise(fresh, begin, end, like):
             return jnp.concatenate([jnp.zeros(2), jnp.where(jnp.abs(starts - begin) < 1e-9, 1.0, 0.0)])[:, None]
 
-        y = jax.jit(lambda x, ts=ts, z=noise: sampling.sample(jax.random.key(0), denoise, solver, ts=ts, x=x, noise=z))(
-            x
-        )
-        response = (y[1:, 0] - y[0, 0]) ** 2
+        y = sampling.sample(jax.random.key(0), denoise, solver, ts=ts, x=x, noise=noise, padded=True)
+        return (y[1:, 0] - y[0, 0]) ** 2
+
+    for n in counts:
+        response = np.asarray(responses(grids.pad(jnp.linspace(start, stop, n + 1), counts[-1] + 1)))
         errors.append(abs(float((response[0] * law(start)[0] + response[1:].sum()) / law(stop)[0] - 1)))
     return np.asarray(errors)
 

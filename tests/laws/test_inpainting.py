@@ -71,7 +71,7 @@ def test_the_algorithm_and_its_law(name, repeats, jump):
 
 def test_repeats_lead_to_the_conditional_law():
     """p(x_2 | x_1 = 1) = N(0.8, 0.36); replacement alone has a mean below 0.5."""
-    once, often = (drawn("edm", "ddim", steps=60, rows=4000, repeats=r)[:, 1] for r in (1, 30))
+    once, often = (drawn("edm", "ddim", steps=60, rows=2000, repeats=r)[:, 1] for r in (1, 30))
     assert abs(once.mean() - 0.8) > 0.3 and abs(once.var() - 0.36) > 0.1
     assert abs(often.mean() - 0.8) < 0.04 and abs(often.var() - 0.36) < 0.07
 

@@ -71,15 +71,15 @@ def test_the_loss_is_least_at_the_true_variance_and_leaves_the_mean_alone():
         return loss_at(jax.random.key(1), denoise, process, t=jnp.full(n, t), x0=x0, cond=None).mean()
 
     best = best_share(process.schedule, t, t - 0.1)
-    slope = jax.grad(loss)
+    slope = jax.jit(jax.grad(loss))
     with jax.debug_key_reuse(False):
         assert slope(best - 0.1, 0.0) < 0 < slope(best + 0.1, 0.0)
         assert abs(float(slope(best, 0.0))) < 0.02 * abs(float(slope(best - 0.3, 0.0)))
         # the bound's term does not move the mean: its slope in `shift` is the weighted error's alone
         plain = process_of("linear", steps=10, share=0.0)
-        pushed = jax.grad(loss, argnums=1)(share, 0.1)
+        pushed = jax.jit(jax.grad(loss, argnums=1))(share, 0.1)
         process = plain
-        np.testing.assert_allclose(jax.grad(loss, argnums=1)(share, 0.1), pushed, rtol=1e-9)
+        np.testing.assert_allclose(jax.jit(jax.grad(loss, argnums=1))(share, 0.1), pushed, rtol=1e-9)
 
 
 def test_the_networks_answer_is_read_in_two_halves():

@@ -67,8 +67,8 @@ def test_independent_parts_keep_their_laws():
 @pytest.mark.parametrize("name", PARTS)
 def test_a_part_is_sampled_as_it_is_alone_with_its_folded_keys(name):
     def draw(n, denoise, process, like):
-        keys = sampling.row_keys(jax.random.key(3), n)
-        return sampling.generate(keys, denoise, ancestral(process), process=process, ts=grid(7), like=like)
+        solver, keys = ancestral(process), sampling.row_keys(jax.random.key(3), n)
+        return jax.jit(lambda k: sampling.generate(k, denoise, solver, process=process, ts=grid(7), like=like))(keys)
 
     whole, part = draw(5, exact, BOTH, like(5))[name], draw(5, EXACT[name], alone(name), like(5)[name])
     np.testing.assert_allclose(whole, part, rtol=1e-12)
@@ -77,8 +77,13 @@ def test_a_part_is_sampled_as_it_is_alone_with_its_folded_keys(name):
 
 def test_the_loss_is_the_sum_of_the_parts():
     keys, x0, t = sampling.row_keys(jax.random.key(3), 6), data(6), jnp.linspace(0.2, 0.9, 6)
-    whole = loss_at(keys, exact, BOTH, t=t, x0=x0, cond=None)
-    parts = [loss_at(keys, EXACT[name], alone(name), t=t, x0=x0[name], cond=None) for name in PARTS]
+
+    @partial(jax.jit, static_argnums=(1, 2))
+    def loss(keys, denoise, process, x0):
+        return loss_at(keys, denoise, process, t=t, x0=x0, cond=None)
+
+    whole = loss(keys, exact, BOTH, x0)
+    parts = [loss(keys, EXACT[name], alone(name), x0[name]) for name in PARTS]
     np.testing.assert_allclose(whole, parts[0] + parts[1], rtol=1e-12)
     drawn = diffusion_loss(jax.random.key(0), exact, BOTH, times=TIMES["uniform"](BOTH.schedule), x0=x0)
     assert drawn.shape == whole.shape == (6,) and (drawn > 0).all()

@@ -36,25 +36,24 @@ def test_a_row_owns_its_key_and_its_grid(case):
 @pytest.mark.parametrize("case", LINEAR)
 def test_padding_changes_nothing_and_compiles_nothing(case):
     """Any number of steps up to the longest, any seed: one program, traced once, that makes no idle call."""
-    process, traces, calls = exact.process_of("linear"), [], []
-    solver = SOLVERS[case](process)
+    (_, exactly, solver), traces, calls = solver_of(case), [], []
 
     def denoise(xt, t, cond=None):
         traces.append(1)
         jax.debug.callback(lambda: calls.append(1))
-        return WORLD.denoise(process.schedule)(xt, t)
+        return exactly(xt, t)
 
     run = jax.jit(lambda k, ts, x: sampling.sample(k, denoise, solver, ts=ts, x=x, padded=True))
     x, made, sizes = jnp.asarray([[0.3], [-0.5]]), [], (11, 12, 13)
     with jax.debug_key_reuse(False):
         for steps in sizes:
             calls.clear()
-            keys = sampling.row_keys(jax.random.key(steps), 2)
-            padded = run(keys, grids.pad(grids.grid(steps), 14), x)
+            keys, ts = sampling.row_keys(jax.random.key(steps), 2), grids.grid(steps)
+            padded = run(keys, grids.pad(ts, 14), x)
             jax.effects_barrier()
             made.append(len(calls))
             if steps == sizes[0]:
-                plain = sampling.sample(keys, WORLD.denoise(process.schedule), solver, ts=grids.grid(steps), x=x)
+                plain = jax.jit(lambda k, ts, x: sampling.sample(k, exactly, solver, ts=ts, x=x))(keys, ts, x)
                 np.testing.assert_allclose(padded, plain, rtol=1e-9, atol=1e-12)
                 assert len(traces) <= 2
                 first = len(traces)
@@ -66,10 +65,10 @@ def test_padding_changes_nothing_and_compiles_nothing(case):
 def test_padding_moves_nothing(case, options):
     """The calls that move are as many, and in the same places, on a grid and on the same grid padded."""
     _, _, solver = solver_of(case, **options)
-    plain = solver.plan(grids.grid(12)).moves
-    padded = solver.plan(grids.pad(grids.grid(12), 20)).moves
+    moves = jax.jit(lambda ts: solver.plan(ts).moves)
+    plain, padded = moves(grids.grid(12)), moves(grids.pad(grids.grid(12), 20))
     np.testing.assert_array_equal(padded[: len(plain)], plain)
-    assert not padded[len(plain) :].any()
+    assert not np.asarray(padded)[len(plain) :].any()
 
 
 @pytest.mark.parametrize("case", SOLVERS)
@@ -118,8 +117,9 @@ def test_knobs_and_guidance_are_traced(case, knob, values):
             denoise = guidance.extrapolate(
                 lambda xt, t, c: 0.9 * xt, WORLD.denoise(process.schedule), jnp.asarray([1.0, 2.0])
             )
-            plain = sampling.sample(
-                keys, denoise, SOLVERS[case](process, **{knob: value}), ts=grids.grid(8), x=jnp.asarray([[0.3], [0.4]])
+            solver = SOLVERS[case](process, **{knob: value})
+            plain = jax.jit(lambda k, x, d=denoise, s=solver: sampling.sample(k, d, s, ts=grids.grid(8), x=x))(
+                keys, jnp.asarray([[0.3], [0.4]])
             )
             np.testing.assert_allclose(y, plain, rtol=1e-6, atol=1e-8)
     assert len(traces) == 1
@@ -142,13 +142,18 @@ def test_elements_may_have_grids_of_their_own(case):
         return mean[None] + shrink * (xt - alpha * mean[None])
 
     keys = sampling.row_keys(jax.random.key(0), 2)
-    y = sampling.sample(keys, separate, solver, ts=ts, x=x)
+    y = jax.jit(lambda x: sampling.sample(keys, separate, solver, ts=ts, x=x))(x)
     if case == "ancestral":  # its noise depends on the call: moments only
         assert jnp.isfinite(y).all()
         return
+
+    @jax.jit
+    def by_itself(mean, variance, x):
+        denoise = analytic.gaussian(mean, variance).denoise(process.schedule)
+        return sampling.sample(keys, denoise, solver, ts=walk, x=x)
+
     for i in range(2):
-        world = analytic.gaussian(mean[i : i + 1], variance[i : i + 1])
-        alone = sampling.sample(keys, world.denoise(process.schedule), solver, ts=walk, x=x[:, i : i + 1])
+        alone = by_itself(mean[i : i + 1], variance[i : i + 1], x[:, i : i + 1])
         np.testing.assert_allclose(y[:, i : i + 1], alone, rtol=1e-6, atol=1e-8)
 
 

@@ -40,14 +40,18 @@ def test_value_and_derivatives_are_those_of_the_formula(shape, groups, filmed, s
         mix = random_array(*shape, seed=5)
         ours = lambda *args: group_norm(*args, groups=groups, eps=1e-5, silu=silu)  # noqa: E731
         theirs = lambda *args: plain(*args, groups, silu)  # noqa: E731
-        np.testing.assert_allclose(ours(*args), theirs(*args), rtol=1e-9, atol=1e-9)
         moved = jax.tree.map(lambda leaf: leaf[::-1] + 0.3, args)
-        found, wanted = [], []
-        for results, function in ((found, ours), (wanted, theirs)):
-            total = lambda *args, function=function: jnp.sum(mix * function(*args))  # noqa: E731
-            slope = jax.grad(total, argnums=(0, 1, 2, 3) if filmed else (0, 1, 2))
-            results += [*slope(*args), jax.jvp(function, args, moved)[1]]
-            results += jax.tree.leaves(jax.jvp(slope, args, moved)[1])  # forward over reverse
+
+        which = (0, 1, 2, 3) if filmed else (0, 1, 2)
+
+        def value_and_derivatives(function):
+            slope = jax.grad(lambda *args: jnp.sum(mix * function(*args)), argnums=which)
+            value, pushed = jax.jvp(function, args, moved)
+            forward_over_reverse = jax.jvp(slope, args, moved)[1]
+            return value, [*slope(*args), pushed, *jax.tree.leaves(forward_over_reverse)]
+
+        (value, found), (true, wanted) = (jax.jit(value_and_derivatives, static_argnums=0)(f) for f in (ours, theirs))
+        np.testing.assert_allclose(value, true, rtol=1e-9, atol=1e-9)
         for a, b in zip(found, wanted, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8)
 
