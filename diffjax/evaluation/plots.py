@@ -97,13 +97,16 @@ def distributions(values: Mapping[str, Float[np.ndarray, "n"]], *, x: str, y: st
     return figure
 
 
-def curve(points: Float[np.ndarray, "n 2"], *, x: str, y: str, marks: Sequence[float] = ()) -> "Figure":
-    """A line, its least y named, with dotted lines at the x of `marks`."""
+def curve(
+    points: Float[np.ndarray, "n 2"], *, x: str, y: str, marks: Sequence[float] = (), least: bool = False
+) -> "Figure":
+    """A line, with dotted lines at the x of `marks`; with `least` the x of its least y is written there."""
     figure, (axis,) = _panels(1)
     points = points[np.argsort(points[:, 0])]
     axis.plot(points[:, 0], points[:, 1], marker="o", ms=3)
-    best = points[np.argmin(points[:, 1])]
-    axis.annotate(f"{best[0]:.3g}", best, xytext=(0, -12), textcoords="offset points", ha="center", fontsize=8)
+    if least:
+        best = points[np.argmin(points[:, 1])]
+        axis.annotate(f"{best[0]:.3g}", best, xytext=(0, -12), textcoords="offset points", ha="center", fontsize=8)
     for mark in marks:
         axis.axvline(mark, color="0.7", ls=":", lw=1)
     axis.set(xlabel=x, ylabel=y)
