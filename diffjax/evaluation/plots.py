@@ -80,6 +80,7 @@ def pareto(fixed: Float[np.ndarray, "n 2"], plans: Float[np.ndarray, "m 2"], *, 
     axis.plot(costs, [fixed[fixed[:, 0] == c, 1].min() for c in costs], color="0.4", lw=1, label="the best of them")
     plans = plans[np.argsort(plans[:, 0])]
     axis.plot(*plans.T, marker="o", ms=5, color="tab:red", lw=1.2, label="plans")
+    axis.xaxis.get_major_locator().set_params(integer=bool((costs % 1 == 0).all()))  # there are no half calls
     axis.set(xlabel=x, ylabel=y, yscale="log", ylim=(0.7 * plans[:, 1].min(), 2 * np.quantile(fixed[:, 1], 0.9)))
     axis.legend(fontsize=7, frameon=False)
     return figure
