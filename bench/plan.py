@@ -1,13 +1,22 @@
 """A planner's plan against every solver on every named grid, at the same number of network calls, on fresh noise.
 
-RMS is the distance to where the teacher ends from the same noise.  SW is the sliced Wasserstein distance to the ends of
-the teacher from other noise, in the mean over two sets of them; it has a floor, which is what the teacher's own ends
-have.  Rows that draw noise end elsewhere by
-design, and are left out.  A row is equal within one percent of the RMS.
+To the ends of the teacher from the same noise, so that chance cancels and the teacher has 0:
+  RMS    of the distance, row by row
+  SW     the sliced Wasserstein distance of the two sets
+  FD     of a run with pictures: the Frechet distance in the features of the classifier that is trained on its data
+To the law, where the teacher has a distance of its own, by chance and by what the model has not learned:
+  law    SW to as many exact draws of the world; FD to the training data of the run
+
+A row is ahead or behind where the difference to the plan is more than chance: zero is outside of its 95 % interval, by
+leaving out one of eight groups at a time.  Rows that draw noise end elsewhere by design, and are left out.
 """
 
 import argparse
+import json
+from collections.abc import Callable, Iterable
+from functools import cache, partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,90 +24,159 @@ import numpy as np
 from tqdm import tqdm
 
 import diffjax
+from diffjax.assessment.features import data_of, extractor
+from diffjax.data import scaled
 from diffjax.diffusion.grids import GRIDS
 from diffjax.diffusion.sampling import row_keys
 from diffjax.diffusion.solvers import SOLVERS
+from diffjax.diffusion.types import Denoise, Process
+from diffjax.evaluation import frechet
+from diffjax.evaluation.bootstrap import standard_error, student
 from diffjax.evaluation.distances import sliced_wasserstein
 from diffjax.evaluation.planner import make_field, plan, rms
 from diffjax.evaluation.rollouts import Starts
+from diffjax.evaluation.summary import Moments
+from diffjax.experiment import build
 from diffjax.testbed.judge import Setting
 from diffjax.testbed.worlds import WORLDS
 
-BUDGETS, SAME = (5, 8, 10, 15), 0.01
+BUDGETS, GROUPS = (5, 8, 10, 15), 8
 
 
-def exact(world: str, schedule: str, rows: int):
-    """(denoise, process, starts of a seed) of a world."""
+class Subject(NamedTuple):
+    """What plans are made for and judged on."""
+
+    name: str
+    denoise: Denoise
+    process: Process
+    starts: Callable  # (seed, rows) -> Starts
+    look: Callable  # samples -> what measures see of them, row by row
+    measures: dict[str, Callable]  # (what is seen of the ends, of the teacher's) -> distance
+
+
+def to_the_flow(directions: int) -> tuple[Callable, dict[str, Callable]]:
+    """The sliced Wasserstein distance by so many directions, and measures of (ends, the teacher's ends)."""
+    sliced = jax.jit(partial(sliced_wasserstein, directions=directions))
+    near = lambda ends, goal: rms(ends["x"], goal["x"], goal["x"])  # noqa: E731
+    return sliced, {"RMS": near, "SW": lambda ends, goal: float(sliced(ends["x"], goal["x"]))}
+
+
+def exact(world: str, schedule: str) -> Subject:
+    """A world of the testbed."""
     law, process = WORLDS[world](), Setting("", schedule, "x0", SOLVERS["ddim"]).process
     known = law.denoise(process.schedule)
-    like = jnp.zeros((rows, *law.mean.shape), jnp.float32)
-    return lambda x, t, c: known(x, t, c), process, lambda seed: Starts(row_keys(jax.random.key(seed), rows), like)
+
+    def starts(seed, rows):
+        return Starts(row_keys(jax.random.key(seed), rows), jnp.zeros((rows, *law.mean.shape), jnp.float32))
+
+    draws = cache(lambda rows: np.asarray(law.draw(jax.random.key(1000), rows)))
+    sliced, measures = to_the_flow(16)
+    measures["law"] = lambda ends, goal: float(sliced(ends["x"], draws(len(ends["x"]))))
+    look = lambda x: {"x": np.asarray(x)}  # noqa: E731
+    return Subject(f"{world}, {schedule}", lambda x, t, c: known(x, t, c), process, starts, look, measures)
 
 
-def learned(workdir: str, rows: int):
-    """The same of a run, its classes in turn."""
+def learned(workdir: str) -> Subject:
+    """A run with pictures, its classes in turn."""
     model = diffjax.load(workdir)
-    experiment = model.experiment
-    like, classes = jnp.zeros((rows, *experiment.source.shape)), experiment.source.classes
-    label = jnp.arange(rows, dtype=jnp.int32) % classes if classes else None
-    return (
-        lambda x, t, c: experiment.denoise(model.params, x, t, c),
-        experiment.fixed,
-        lambda seed: Starts(row_keys(jax.random.key(seed), rows), like, label),
-    )
+    experiment, whole = model.experiment, build(model.experiment.config)  # with its data
+    shape, classes = experiment.source.shape, experiment.source.classes
+    network = extractor({"name": "classifier"}, data_of(whole), Path(workdir) / "evaluation" / "features")
+    pictures = scaled(whole.source.read(np.arange(whole.source.size))["x"], whole.source, network.range)
+    law = moments(network.apply(pictures)[0])
+
+    def starts(seed, rows):
+        label = jnp.arange(rows, dtype=jnp.int32) % classes if classes else None
+        return Starts(row_keys(jax.random.key(seed), rows), jnp.zeros((rows, *shape), jnp.float32), label)
+
+    measures = to_the_flow(64)[1] | {
+        "FD": lambda ends, goal: frechet.distance(moments(ends["features"]), moments(goal["features"])),
+        "law": lambda ends, goal: frechet.distance(moments(ends["features"]), law),
+    }
+    return Subject(
+        f"run {Path(workdir).name}", lambda x, t, c: experiment.denoise(model.params, x, t, c), experiment.fixed,
+        starts, lambda x: {"x": np.asarray(x), "features": network.apply(x)[0]}, measures,
+    )  # fmt: skip
 
 
-def against(field, budget, fresh, top):
-    """(plan, named grids, (wins, ties, losses), SW of the teacher), each row with its RMS and SW on fresh starts."""
+def moments(features: np.ndarray) -> Moments:
+    centred = features.astype(np.float64) - (mean := features.mean(0, dtype=np.float64))
+    return Moments(np.asarray(len(features)), mean, centred.T @ centred)
+
+
+def judged(subject: Subject, seen: dict, goal: dict) -> dict[str, np.ndarray]:
+    """Every measure of all rows, and without each of the groups."""
+    group = np.arange(len(seen["x"])) * GROUPS // len(seen["x"])
+    parts = [np.full(len(group), True), *(group != g for g in range(GROUPS))]
+    pairs = [[{key: value[part] for key, value in side.items()} for side in (seen, goal)] for part in parts]
+    return {name: np.asarray([measure(*pair) for pair in pairs]) for name, measure in subject.measures.items()}
+
+
+def verdict(mine: np.ndarray, other: np.ndarray) -> int:
+    """1: the other is farther than the plan, -1: nearer, 0: chance says no less."""
+    gaps = other - mine
+    return int(np.sign(gaps[0]) * (abs(gaps[0]) > student(0.95, GROUPS - 1) * standard_error(gaps[1:].tolist())))
+
+
+def against(subject: Subject, field: Any, budget: int, fresh: Starts, top: int | None) -> dict[str, Any]:
+    """The plan and the named grids with their measures on fresh starts, and those of the teacher."""
     rows = plan(field, budget, tqdm)
-    best, fixed = rows[0], [row for row in rows if row.grid in GRIDS][:top]
-    goals = [field.ends(field.teacher, starts)[0] for starts in fresh]
+    fixed = [row for row in rows if row.grid in GRIDS][:top]
+    goal = subject.look(field.ends(field.teacher, fresh)[0])
 
-    def judged(row):
+    def measured(row):
         (walk,) = field.of(row).walks(row.times[None])
-        ends = [field.ends(walk, starts)[0] for starts in fresh]
-        sw = np.mean([float(sliced_wasserstein(ends[0], goals[1])), float(sliced_wasserstein(ends[1], goals[0]))])
-        far = [rms(x, goal, goal) for x, goal in zip(ends, goals, strict=True)]
-        return row, float(np.sqrt(np.mean(np.square(far)))), sw
+        found = judged(subject, subject.look(field.ends(walk, fresh)[0]), goal)
+        return {"rule": row.rule, "grid": row.grid, "calls": row.calls, "found": found}
 
-    mine = judged(best)
-    others = [judged(row) for row in tqdm(fixed, desc=f"{budget} calls: fresh noise")]
-    others = sorted((o for o in others if np.isfinite(o[2])), key=lambda o: o[1])
-    ratios = np.asarray([o[1] / mine[1] for o in others])
-    counts = [np.sum(ratios > 1 + SAME), np.sum(abs(ratios - 1) <= SAME), np.sum(ratios < 1 - SAME)]
-    floor = float(sliced_wasserstein(goals[0], goals[1]))
-    return mine, others, counts, floor
+    mine = measured(rows[0]) | {"times": rows[0].times}
+    others = [measured(row) for row in tqdm(fixed, desc=f"{budget} calls: fresh noise") if np.isfinite(row.error)]
+    for row in others:
+        row["verdict"] = {name: verdict(mine["found"][name], row["found"][name]) for name in subject.measures}
+    return {
+        "subject": subject.name, "budget": budget, "plan": mine, "fixed": others, "teacher": judged(subject, goal, goal)
+    }  # fmt: skip
 
 
-def section(name, budget, mine, others, counts, floor):
-    wins, ties, losses = counts
-    ahead, closer = others[0][1] / mine[1], min(o[2] for o in others) / mine[2]
-    yield f"\n### {name}, {budget} calls\n"
-    yield f"Of {len(others)} rows {wins} are behind the plan in RMS, {ties} equal, {losses} ahead.  Best fixed / plan: "
-    yield f"RMS {ahead:.2f}, SW {closer:.2f} (SW of the teacher itself: {floor:.4f}).\n"
-    yield f"| solver | grid | calls | RMS | SW |\n|{'---|' * 5}"
-    for row, far, sw in [mine, *others[:6], *sorted(others, key=lambda o: o[2])[:2]]:
-        which = "**plan**: " if row is mine[0] else ""
-        yield f"| {row.rule} | {which}{row.grid} | {row.calls} | {far:.4f} | {sw:.4f} |"
-    yield f"\nTimes: {', '.join(f'{t:.4f}' for t in mine[0].times)}"
+def told(one: dict[str, Any]):
+    """Lines of Markdown: a row for each measure, and whoever is ahead of the plan."""
+    mine, fixed = one["plan"], one["fixed"]
+    for name, (value, *_) in mine["found"].items():
+        best = min(fixed, key=lambda row: row["found"][name][0])
+        least, verdicts = best["found"][name][0], [row["verdict"][name] for row in fixed]
+        counts = ", ".join(str(verdicts.count(v)) for v in (1, 0, -1))
+        cells = one["subject"], one["budget"], name, f"{value:.4f}", f"{least:.4f}: {best['rule']}, {best['grid']}"
+        yield row_of([*cells, f"{least / value:.2f}", counts, f"{one['teacher'][name][0]:.4f}"])
+    yield f"\nThe plan: {mine['rule']}, {mine['grid']}; times {', '.join(f'{t:.4f}' for t in mine['times'])}"
+    for row in fixed:
+        ahead = [f"{name} {row['found'][name][0]:.4f}" for name, v in row["verdict"].items() if v < 0]
+        if ahead:
+            yield f"Ahead: {row['rule']}, {row['grid']}, {row['calls']} calls: {', '.join(ahead)}"
+
+
+def row_of(cells: Iterable) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def main(argv):
     parser = argparse.ArgumentParser(prog="python -m bench plan", description=__doc__)
     parser.add_argument("--workdir", help="a run, in place of the exact world")
     parser.add_argument("--schedule", default="cosine", help="of the mixture (default: %(default)s)")
-    parser.add_argument("--rows", type=int, help="trajectories (default: 4096 of the mixture, 96 of a run)")
+    parser.add_argument("--rows", type=int, help="to plan on (default: 4096 of the mixture, 64 of a run)")
+    parser.add_argument("--fresh", type=int, help="to judge on (default: 16384 of the mixture, 1000 of a run)")
     parser.add_argument("--calls", default=",".join(map(str, BUDGETS)), help="budgets (default: %(default)s)")
     parser.add_argument("--top", type=int, help="only the best named grids, by the planner's rows (default: all)")
-    parser.add_argument("--out", type=Path, help="a Markdown file that is added to")
+    parser.add_argument("--out", type=Path, help="a JSON file of all rows, for each budget a line")
     args = parser.parse_args(argv)
-    rows, budgets = args.rows or (96 if args.workdir else 4096), [int(b) for b in args.calls.split(",")]
-    denoise, process, starts = learned(args.workdir, rows) if args.workdir else exact("mixture", args.schedule, rows)
-    name = f"run {Path(args.workdir).name}" if args.workdir else f"mixture, {args.schedule}"
-    field = make_field(denoise, process, starts(0), most=max(budgets))
+    subject = learned(args.workdir) if args.workdir else exact("mixture", args.schedule)
+    rows, fresh = (64, 1000) if args.workdir else (4096, 16384)
+    budgets, starts = [int(b) for b in args.calls.split(",")], subject.starts(0, args.rows or rows)
+    field = make_field(subject.denoise, subject.process, starts, most=max(budgets))
+    heads = "model", "calls", "measure", "plan", "best named grid", "ratio", "behind, equal, ahead", "teacher"
+    print(row_of(heads), row_of(["---"] * len(heads)), sep="\n")
     for budget in budgets:
-        text = "\n".join(section(name, budget, *against(field, budget, [starts(1), starts(2)], args.top)))
-        print(text, flush=True)
+        one = against(subject, field, budget, subject.starts(1, args.fresh or fresh), args.top)
+        print("\n".join(told(one)), flush=True)
         if args.out:
             with args.out.open("a") as file:
-                file.write(text + "\n")
+                file.write(json.dumps(one, default=np.ndarray.tolist) + "\n")

@@ -73,4 +73,4 @@ def sweep(workdir: str | Path, stds: Sequence[float] = STDS, *, step: int | None
     (folder / "ema.json").write_text(json.dumps(table, indent=1))
     points = np.asarray([(row["std"], row["heldout_loss"]) for row in table])
     names = dict(x="relative standard deviation of the average", y="held-out loss")
-    return plots.save(plots.curve(points, marks=experiment.average.stds, **names), folder / "ema.png")
+    return plots.save(plots.curve(points, marks=experiment.average.stds, least=True, **names), folder / "ema.png")

@@ -80,6 +80,7 @@ def pareto(fixed: Float[np.ndarray, "n 2"], plans: Float[np.ndarray, "m 2"], *, 
     axis.plot(costs, [fixed[fixed[:, 0] == c, 1].min() for c in costs], color="0.4", lw=1, label="the best of them")
     plans = plans[np.argsort(plans[:, 0])]
     axis.plot(*plans.T, marker="o", ms=5, color="tab:red", lw=1.2, label="plans")
+    axis.xaxis.get_major_locator().set_params(integer=bool((costs % 1 == 0).all()))  # there are no half calls
     axis.set(xlabel=x, ylabel=y, yscale="log", ylim=(0.7 * plans[:, 1].min(), 2 * np.quantile(fixed[:, 1], 0.9)))
     axis.legend(fontsize=7, frameon=False)
     return figure
@@ -97,13 +98,16 @@ def distributions(values: Mapping[str, Float[np.ndarray, "n"]], *, x: str, y: st
     return figure
 
 
-def curve(points: Float[np.ndarray, "n 2"], *, x: str, y: str, marks: Sequence[float] = ()) -> "Figure":
-    """A line, its least y named, with dotted lines at the x of `marks`."""
+def curve(
+    points: Float[np.ndarray, "n 2"], *, x: str, y: str, marks: Sequence[float] = (), least: bool = False
+) -> "Figure":
+    """A line, with dotted lines at the x of `marks`; with `least` the x of its least y is written there."""
     figure, (axis,) = _panels(1)
     points = points[np.argsort(points[:, 0])]
     axis.plot(points[:, 0], points[:, 1], marker="o", ms=3)
-    best = points[np.argmin(points[:, 1])]
-    axis.annotate(f"{best[0]:.3g}", best, xytext=(0, -12), textcoords="offset points", ha="center", fontsize=8)
+    if least:
+        best = points[np.argmin(points[:, 1])]
+        axis.annotate(f"{best[0]:.3g}", best, xytext=(0, -12), textcoords="offset points", ha="center", fontsize=8)
     for mark in marks:
         axis.axvline(mark, color="0.7", ls=":", lw=1)
     axis.set(xlabel=x, ylabel=y)

@@ -10,9 +10,11 @@ differences for the Jacobian, so that all the network does is sample.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -105,6 +107,7 @@ def refine(schedule: Schedule, run: Callable, ts: np.ndarray) -> Iterator[np.nda
     data, stays.
     """
     highest = float(max(half_log_snr(schedule, jnp.ones(())), 0.5 * LOWEST))
+    time_of = jax.jit(partial(time_of_log_snr, schedule))  # asked for every grid
 
     def theta_of(ts):
         level = np.maximum(np.asarray(half_log_snr(schedule, jnp.asarray(ts[:-1])), np.float64), highest)
@@ -112,7 +115,7 @@ def refine(schedule: Schedule, run: Callable, ts: np.ndarray) -> Iterator[np.nda
 
     def grid_of(theta):
         level = np.maximum(theta[0], highest) + np.append(0, np.cumsum(np.exp(theta[1:])))
-        ts = np.asarray(time_of_log_snr(schedule, jnp.asarray(2 * level, jnp.float32)), np.float64)
+        ts = np.asarray(time_of(jnp.asarray(2 * level, jnp.float32)), np.float64)
         return np.append(ts.round(DIGITS), 0)
 
     def residuals(thetas):
