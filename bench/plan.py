@@ -31,8 +31,8 @@ from diffjax.diffusion.sampling import row_keys
 from diffjax.diffusion.solvers import SOLVERS
 from diffjax.diffusion.types import Denoise, Process
 from diffjax.evaluation import frechet
-from diffjax.evaluation.bootstrap import standard_error, student
 from diffjax.evaluation.distances import sliced_wasserstein
+from diffjax.evaluation.jackknife import standard_error, student
 from diffjax.evaluation.planner import make_field, plan, rms
 from diffjax.evaluation.rollouts import Starts
 from diffjax.evaluation.summary import Moments
