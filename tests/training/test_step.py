@@ -137,7 +137,7 @@ def train_tiny(mesh, parts=1, offload=False):
     return SimpleNamespace(losses=losses, state=state, target=target)
 
 
-MESHES = [shape for shape in itertools.product((1, 2, 4, 8), repeat=3) if np.prod(shape) == 8]
+MESHES = [shape for shape in itertools.product((1, 2, 4, 8), repeat=3) if np.prod(shape) in (2, 4, 8)]
 PARTS = [((1, 1, 1), 2), ((1, 1, 1), 4), ((2, 2, 2), 2), ((4, 1, 1), 4)]
 
 
