@@ -1,6 +1,8 @@
 """A trained model: load it from its run, sample from it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +25,7 @@ from diffjax.record import record_of
 from diffjax.sampler import sampler, settled
 
 LONGEST = 1000  # steps of a grid that runs in the one program of its solver
+AT_ONCE = 2  # batches that a CPU draws at a time: most of what a small network does keeps one core busy
 
 
 class Model(NamedTuple):
@@ -95,6 +98,7 @@ def make_stream(experiment: Experiment) -> Callable:
     guidance, grids of up to LONGEST steps, eta and churn run the same program.
     """
     mesh = training.make_mesh()
+    workers = AT_ONCE if mesh.size == 1 and jax.default_backend() == "cpu" else 1
     rows, same = training.batch_sharding(mesh), training.replicated(mesh)
 
     @cache
@@ -121,15 +125,31 @@ def make_stream(experiment: Experiment) -> Callable:
         size = min(batch, n) + -min(batch, n) % mesh.size  # every device gets as many rows
         times = pad(ts, max(len(ts), LONGEST + 1))
 
-        def piece(first: int) -> np.ndarray:
+        def inputs(first: int) -> tuple:
             some = {} if label is None else {"label": np.resize(label[first : first + size], size)}
-            label_rows = training.spread(some, rows).get("label")
-            x = run(params, keys(key, size, first), times, label_rows, scale, turned)
-            return training.to_host(x)[: n - first]
+            return params, keys(key, size, first), times, training.spread(some, rows).get("label"), scale, turned
 
-        return map(piece, tqdm(range(0, n, size), unit="batch", disable=n <= size))
+        program = run.lower(*inputs(0)).compile()  # here, for contexts such as enable_x64 are those of one thread
+
+        def piece(first: int, *given: Any) -> np.ndarray:
+            return training.to_host(program(*given))[: n - first]
+
+        starts = range(0, n, size)
+        drawn = side_by_side(piece, ((first, *inputs(first)) for first in starts), workers=min(workers, len(starts)))
+        return iter(tqdm(drawn, total=len(starts), unit="batch", disable=n <= size))
 
     return stream
+
+
+def side_by_side(function: Callable, items: Iterable[tuple], *, workers: int) -> Iterator:
+    """starmap(function, items), so many at a time, each in a thread of its own."""
+    with ThreadPoolExecutor(workers) as pool:
+        begun = deque()
+        for item in items:
+            begun.append(pool.submit(function, *item))
+            if len(begun) == workers:
+                yield begun.popleft().result()
+        yield from (one.result() for one in begun)
 
 
 def require_guidance(experiment: Experiment) -> None:

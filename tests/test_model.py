@@ -1,16 +1,18 @@
 """Sampling from a model: rows, devices, compilations."""
 
 import re
+import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffjax import training
 from diffjax.data import Source
 from diffjax.errors import InputError
 from diffjax.experiment import build
-from diffjax.model import make_sample, model_of
+from diffjax.model import make_sample, model_of, side_by_side
 from diffjax.sampler import described, sampler
 from diffjax.training import batch_sharding, make_mesh, replicated
 from tests.test_experiment import config
@@ -60,6 +62,38 @@ def test_a_stream_is_the_samples_in_pieces(experiment, params, draw):
     pieces = list(model_of(experiment, params, 1).stream(jax.random.key(3), 20, labels=[0, 1, 1], batch=8))
     assert [len(piece) for piece in pieces] == [8, 8, 4]
     np.testing.assert_array_equal(np.concatenate(pieces), draw(3, 20, labels=[0, 1, 1], batch=8))
+
+
+def test_on_one_cpu_two_batches_are_drawn_at_a_time(experiment, params, draw, monkeypatch):
+    together, waiting, fetch = set(), threading.Barrier(2, timeout=60), training.to_host
+    one = make_mesh(devices=jax.devices()[:1])
+
+    def to_host(array):
+        together.add(threading.get_ident())
+        waiting.wait()  # which only two at a time can pass
+        return fetch(array)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "make_mesh", lambda: one)
+        patch.setattr(training, "to_host", to_host)
+        x = make_sample(experiment)(params, jax.random.key(3), 20, labels=[0, 1, 1], batch=5)
+    np.testing.assert_allclose(x, draw(3, 20, labels=[0, 1, 1]), rtol=1e-5, atol=1e-6)
+    assert len(together) == 2
+
+
+def test_side_by_side_keeps_the_order_runs_ahead_by_as_many_and_raises_what_is_raised():
+    asked = []
+
+    def items():
+        for i in range(6):
+            asked.append(i)
+            yield i, 2
+
+    results = side_by_side(pow, items(), workers=3)
+    assert next(results) == 0 and asked == [0, 1, 2]
+    assert list(results) == [1, 4, 9, 16, 25]
+    with pytest.raises(ZeroDivisionError):
+        list(side_by_side(divmod, [(1, 1), (1, 0), (1, 2)], workers=2))
 
 
 def test_calls_are_those_that_the_network_gets(experiment):
