@@ -51,7 +51,7 @@ def main() -> None:
     given = vars(parser.parse_args())
     function, files = COMMANDS[given.pop("command")].split()[0], given.pop("files", [])
     with diffjax.exit_on_input_error():
-        diffjax.cache_compilations()
+        diffjax.prepare()
         given = diffjax.obeying(**given) if "plan" in given else given
         print(getattr(diffjax, function)(*files, **given))
 

@@ -47,7 +47,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     with diffjax.exit_on_input_error():
-        diffjax.cache_compilations()
+        diffjax.prepare()
         path = diffjax.sample_to_folder(**diffjax.obeying(**vars(args)))
     print(path)
 

@@ -32,17 +32,16 @@ def main(argv: list[str]) -> None:
     with diffjax.exit_on_input_error():
         if argv[1:]:
             raise diffjax.InputError(f"unexpected arguments {argv[1:]}; every option starts with --")
+        diffjax.prepare()
         if f.distributed or diffjax.clustered():
             diffjax.connect(f.timeout)
-        diffjax.cache_compilations()
+        config = f.config and f.config.to_dict()
         if f.replay:
             diffjax.replay(f.replay)
-        elif f.dry_run and f.config:
-            look = diffjax.fit if f.fit else diffjax.dry_run
-            look(f.config.to_dict(), devices=f.devices, accelerator=f.accelerator)
-        elif f.config and f.workdir:
-            options = dict(allow_changes=f.allow_changes, profile=f.profile, wandb=f.wandb)
-            diffjax.train(f.config.to_dict(), f.workdir, **options)
+        elif f.dry_run and config:
+            (diffjax.fit if f.fit else diffjax.dry_run)(config, devices=f.devices, accelerator=f.accelerator)
+        elif config and f.workdir:
+            diffjax.train(config, f.workdir, allow_changes=f.allow_changes, profile=f.profile, wandb=f.wandb)
         else:
             raise diffjax.InputError("give --config and --workdir; see python train.py --help")
 

@@ -22,6 +22,8 @@ import subprocess
 import sys
 from importlib import import_module
 
+import diffjax
+
 ONE_CORE = ["taskset", "-c", "0"]
 WHOLE = {
     "loop": ONE_CORE, "compile": [], "growth": ONE_CORE, "calls": ONE_CORE, "memory": [], "first_use": ONE_CORE,
@@ -35,6 +37,7 @@ def main() -> None:
     if name in ("-h", "--help"):
         print(__doc__)
     elif name in NAMES:
+        diffjax.keep_memory()  # as every script does, before numpy and jax are imported
         import_module(f"bench.{name}").main(sys.argv[2:])
     elif name == "all":
         for name, where in WHOLE.items():

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--guidance", type=float)
     args = parser.parse_args(argv)
     with diffjax.exit_on_input_error():
-        diffjax.cache_compilations()
+        diffjax.prepare()
         model = diffjax.load(args.workdir)
         labels, start = np.arange(args.num) % 10, time.perf_counter()
         x = model.sample(

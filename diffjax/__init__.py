@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     from .model import Model as Model
     from .model import load as load
     from .model import sample_to_folder as sample_to_folder
-    from .runs import cache_compilations as cache_compilations
+    from .process import cache_compilations as cache_compilations
+    from .process import keep_memory as keep_memory
+    from .process import prepare as prepare
     from .runs import train as train
     from .transfer import export_weights as export_weights
     from .transfer import import_weights as import_weights
@@ -60,7 +62,8 @@ HOMES = {
     "experiment": ("Experiment", "build"),
     "export": ("export_sampler", "open_sampler"),
     "model": ("Model", "load", "sample_to_folder"),
-    "runs": ("cache_compilations", "train"),
+    "process": ("cache_compilations", "keep_memory", "prepare"),
+    "runs": ("train",),
     "transfer": ("export_weights", "import_weights"),
 }
 

@@ -10,7 +10,6 @@ workdir/profile/          a trace of some steps, if asked for
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,15 +25,6 @@ from diffjax.model import make_sample
 from diffjax.program import flops_per_step, mesh_of, program
 from diffjax.record import agree, claim, describe, meta_of, say, write_record
 from diffjax.training.cost import peak_flops
-
-
-def cache_compilations() -> None:
-    """Keep compiled programs between processes: in $JAX_COMPILATION_CACHE_DIR, or else in ~/.cache/diffjax."""
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(home / "diffjax"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def train(

@@ -2,6 +2,10 @@
 
 from importlib.metadata import version
 
+import diffjax
+
+diffjax.keep_memory()  # as every script does, before numpy and jax
+
 import jax
 import jax.numpy as jnp
 
