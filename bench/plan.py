@@ -23,20 +23,19 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-import diffjax
 from diffjax.assessment.features import data_of, extractor
-from diffjax.data import scaled
+from diffjax.assessment.run import opened
+from diffjax.assessment.sets import scaled
 from diffjax.diffusion.grids import GRIDS
 from diffjax.diffusion.sampling import row_keys
 from diffjax.diffusion.solvers import SOLVERS
 from diffjax.diffusion.types import Denoise, Process
 from diffjax.evaluation import frechet
 from diffjax.evaluation.distances import sliced_wasserstein
-from diffjax.evaluation.jackknife import standard_error, student
+from diffjax.evaluation.jackknife import reach
 from diffjax.evaluation.planner import make_field, plan, rms
 from diffjax.evaluation.rollouts import Starts
-from diffjax.evaluation.summary import Moments
-from diffjax.experiment import build
+from diffjax.evaluation.summary import Moments, summarise
 from diffjax.testbed.judge import Setting
 from diffjax.testbed.worlds import WORLDS
 
@@ -78,30 +77,27 @@ def exact(world: str, schedule: str) -> Subject:
 
 def learned(workdir: str) -> Subject:
     """A run with pictures, its classes in turn."""
-    model = diffjax.load(workdir)
-    experiment, whole = model.experiment, build(model.experiment.config)  # with its data
-    shape, classes = experiment.source.shape, experiment.source.classes
-    network = extractor({"name": "classifier"}, data_of(whole), Path(workdir) / "evaluation" / "features")
-    pictures = scaled(whole.source.read(np.arange(whole.source.size))["x"], whole.source, network.range)
-    law = moments(network.apply(pictures)[0])
+    run = opened(workdir)
+    experiment, source = run.experiment, run.experiment.source
+    network = extractor({"name": "classifier"}, data_of(experiment), run.folder / "features")
+    law = summarise((network.apply(x) for x, _ in scaled(source, network.range, batch=1000)), groups=1).whole
 
     def starts(seed, rows):
-        label = jnp.arange(rows, dtype=jnp.int32) % classes if classes else None
-        return Starts(row_keys(jax.random.key(seed), rows), jnp.zeros((rows, *shape), jnp.float32), label)
+        label = jnp.arange(rows, dtype=jnp.int32) % source.classes if source.classes else None
+        return Starts(row_keys(jax.random.key(seed), rows), jnp.zeros((rows, *source.shape), jnp.float32), label)
 
     measures = to_the_flow(64)[1] | {
         "FD": lambda ends, goal: frechet.distance(moments(ends["features"]), moments(goal["features"])),
         "law": lambda ends, goal: frechet.distance(moments(ends["features"]), law),
     }
     return Subject(
-        f"run {Path(workdir).name}", lambda x, t, c: experiment.denoise(model.params, x, t, c), experiment.fixed,
+        f"run {Path(workdir).name}", lambda x, t, c: experiment.denoise(run.model.params, x, t, c), experiment.fixed,
         starts, lambda x: {"x": np.asarray(x), "features": network.apply(x)[0]}, measures,
     )  # fmt: skip
 
 
 def moments(features: np.ndarray) -> Moments:
-    centred = features.astype(np.float64) - (mean := features.mean(0, dtype=np.float64))
-    return Moments(np.asarray(len(features)), mean, centred.T @ centred)
+    return summarise([(features, None)], groups=1).whole
 
 
 def judged(subject: Subject, seen: dict, goal: dict) -> dict[str, np.ndarray]:
@@ -115,7 +111,7 @@ def judged(subject: Subject, seen: dict, goal: dict) -> dict[str, np.ndarray]:
 def verdict(mine: np.ndarray, other: np.ndarray) -> int:
     """1: the other is farther than the plan, -1: nearer, 0: chance says no less."""
     gaps = other - mine
-    return int(np.sign(gaps[0]) * (abs(gaps[0]) > student(0.95, GROUPS - 1) * standard_error(gaps[1:].tolist())))
+    return int(np.sign(gaps[0]) * (abs(gaps[0]) > reach(gaps[1:].tolist())))
 
 
 def against(subject: Subject, field: Any, budget: int, fresh: Starts, top: int | None) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from diffjax.data import Source
 from diffjax.evaluation.neighbours import nearest, novelty
 from diffjax.evaluation.passport import normal, write_numbers
 from diffjax.evaluation.pictures import strips
-from diffjax.experiment import require_heldout
 
 SHOWN, BESIDE = 10, 4  # samples in the picture, and training examples beside each
 COPY = 0.5  # a sample at less than half the usual distance counts as one
@@ -38,7 +37,7 @@ def find_copies(
     InputError, among others for a run without held-out data.
     """
     run = opened(workdir, step=step, ema=ema, raw=raw)
-    own, heldout = run.model.experiment, require_heldout(run.model.experiment)
+    own, heldout = run.experiment, run.heldout
     network = extractor({"name": features, "weights": weights and str(weights)}, data_of(own), run.folder / "features")
     reference = survey(own.config["data"]["split"], own.source)
     samples = drawn(run.model, reference.frequencies, num=num, seed=seed, batch=batch, **chosen)

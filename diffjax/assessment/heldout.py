@@ -25,7 +25,7 @@ from diffjax.diffusion.types import Schedule
 from diffjax.errors import InputError
 from diffjax.evaluation import make_losses, plots
 from diffjax.evaluation.passport import normal, write_numbers
-from diffjax.experiment import Experiment, require_heldout
+from diffjax.experiment import Experiment
 
 LEAST = 1e-3  # the time as which data are read
 
@@ -38,7 +38,7 @@ def noise_levels(workdir: str | Path, *, points: int = 32, **which: Any) -> Path
     if not 2 <= points <= 1000:
         raise InputError(f"a curve takes 2 to 1000 noise levels; got {points}")
     run = opened(workdir, **which)
-    experiment, source = run.model.experiment, require_heldout(run.model.experiment)
+    experiment, source = run.experiment, run.heldout
     times, size = (np.arange(points) + 0.5) / points, experiment.config["batch_size"]
     rows = data.heldout(source, size, value_range=run.range)
     sharding = training.batch_sharding(training.make_mesh())
@@ -70,9 +70,9 @@ def likelihood(
             f"errors come from halves: steps and draws must be even, probes at least 2; got {steps}, {draws}, {probes}"
         )
     run = opened(workdir, **which)
-    source = require_heldout(run.model.experiment)
+    source = run.heldout
     cells, num = cells_of(source, run.range), min(num, source.size)
-    rules = _rules(run.model.experiment, cells, steps=steps, probes=probes, draws=draws)
+    rules = _rules(run.experiment, cells, steps=steps, probes=probes, draws=draws)
     parts: dict[str, list] = {name: [] for name in rules}
     for keys, rows in _batches(source, run.range, cells, num=num, batch=batch, seed=seed):
         for name, rule in rules.items():
@@ -97,8 +97,7 @@ def likelihood(
 
 def _write(run: Run, name: str, numbers: dict, figure: Any, *, n: int, how: dict[str, Any], seed: int = 0) -> Path:
     """Numbers on the held-out data with their passport, and their picture, whose path is returned."""
-    experiment = run.model.experiment
-    reference = survey(experiment.config["data"]["heldout"], require_heldout(experiment))
+    reference = survey(run.experiment.config["data"]["heldout"], run.heldout)
     labels = "each example's own" if reference.source.classes else None
     about = passport(n=n, reference=reference, labels=labels, sampler=how, model=run.identity, seed=seed)
     write_numbers(run.folder / f"{name}.json", numbers, about)

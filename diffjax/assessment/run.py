@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffjax.assessment.sets import Reference
-from diffjax.experiment import build
+from diffjax.data import Source
+from diffjax.experiment import Experiment, build, require_heldout
 from diffjax.model import Model, restored
 from diffjax.record import identity, record_of, versions
 
@@ -18,9 +19,18 @@ class Run(NamedTuple):
     identity: Mapping[str, Any]
 
     @property
+    def experiment(self) -> Experiment:
+        return self.model.experiment
+
+    @property
+    def heldout(self) -> Source:
+        """Raises InputError if there are none."""
+        return require_heldout(self.experiment)
+
+    @property
     def range(self) -> tuple[float, float]:
         """Of the data, as the network sees it."""
-        return tuple(self.model.experiment.config["data"]["range"])
+        return tuple(self.experiment.config["data"]["range"])
 
 
 def opened(workdir: str | Path, *, step: int | None = None, ema: float | None = None, raw: bool = False) -> Run:

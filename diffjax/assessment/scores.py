@@ -121,7 +121,7 @@ def _reference(given: Scored, batch: int) -> Summary:
 
 def _seen(given: Scored) -> tuple[Summary, dict[str, Any], tuple[np.ndarray, np.ndarray | None]]:
     """(summary of the samples, how often the network takes them for their label, the first of them with labels)."""
-    first, right, asked = [], 0, 0
+    first, right, asked, classes = [], 0, 0, given.reference.source.classes
 
     def features():
         nonlocal right, asked
@@ -131,11 +131,7 @@ def _seen(given: Scored) -> tuple[Summary, dict[str, Any], tuple[np.ndarray, np.
             found, probabilities = given.network.apply(x)
             if sum(len(some) for some, _ in first) < SHOWN:
                 first.append((x, label))
-            if (
-                label is not None
-                and probabilities is not None
-                and probabilities.shape[1] == given.reference.source.classes
-            ):
+            if label is not None and probabilities is not None and probabilities.shape[1] == classes:
                 right, asked = right + int((probabilities.argmax(1) == label).sum()), asked + len(label)
             yield found, probabilities
 

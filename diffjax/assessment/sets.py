@@ -44,12 +44,18 @@ class Reference(NamedTuple):
 
 def survey(name: str, source: Source, *, batch: int = 1000) -> Reference:
     """Raises InputError for an example that cannot be read."""
+    hash, counts = _contents(source, batch)
+    return Reference(name, source, hash, counts / source.size if source.classes else None)
+
+
+def _contents(source: Source, batch: int) -> tuple[str, np.ndarray]:
+    """(16 hex digits of all examples, how many there are of each class)."""
     seen, counts = hashlib.sha256(f"{source.shape}{source.low}{source.high}".encode()), np.zeros(source.classes)
     for rows in _read(source, batch):
         seen.update(np.ascontiguousarray(rows["x"]).tobytes())
         if source.classes:
             counts += np.bincount(rows["label"], minlength=source.classes)
-    return Reference(name, source, seen.hexdigest()[:16], counts / source.size if source.classes else None)
+    return seen.hexdigest()[:16], counts
 
 
 def file_of(path: str | Path) -> Path:
@@ -119,8 +125,8 @@ def kept(source: Source, value_range: tuple[float, float], *, count: int | None,
     if count is not None and not 1 <= count <= source.size:
         raise InputError(f"{count} samples are asked for, of a set of {source.size}; ask for at most that many")
     some = source if count is None else source._replace(size=count)
-    labels = "as stored" if source.classes else None
-    return Samples(some.size, partial(scaled, some, value_range, batch=batch), labels, None, survey("", some).hash)
+    labels, (hash, _) = "as stored" if source.classes else None, _contents(some, batch)
+    return Samples(some.size, partial(scaled, some, value_range, batch=batch), labels, None, hash)
 
 
 def drawn(

@@ -33,15 +33,15 @@ def jackknife(
     if groups < 2 or not summary.moments.count.all():
         raise InputError(f"an interval from {summary.count} samples in {groups} groups; need 2 groups, none empty")
     value = metric(summary, reference)
-    reach = student(level, groups - 1) * standard_error([metric(without(summary, g), reference) for g in range(groups)])
-    return {"value": value, "interval": [value - reach, value + reach], "level": level}
+    far = reach([metric(without(summary, g), reference) for g in range(groups)], level)
+    return {"value": value, "interval": [value - far, value + far], "level": level}
+
+
+def reach(left_out: Sequence[float], level: float = 0.95) -> float:
+    """Half of the interval of a statistic whose values without each of the groups are given."""
+    return float(stdtrit(len(left_out) - 1, 0.5 + level / 2)) * standard_error(left_out)
 
 
 def standard_error(left_out: Sequence[float]) -> float:
-    """Of a statistic whose values without each of the groups are given."""
+    """Of such a statistic."""
     return float(np.sqrt((len(left_out) - 1) * np.var(left_out)))
-
-
-def student(level: float, freedom: int) -> float:
-    """Within how many standard errors Student's t lies with probability `level`."""
-    return float(stdtrit(freedom, 0.5 + level / 2))

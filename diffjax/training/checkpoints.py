@@ -36,7 +36,7 @@ from .fingerprints import fingerprint, named
 ROOM = 2**18  # bytes that a checkpoint takes beside its arrays, at most
 # Devices that hold the same array write a part of it each; parts below 1 MiB take longer to cut than to write.
 _arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**20)
-WHOLE = ocp.type_handlers.create_type_handler_registry((jax.Array, _arrays))
+WHOLE = ocp.type_handlers.create_type_handler_registry((jax.Array, _arrays))  # which knows no keys
 
 
 def _all_agree(good: bool) -> bool:
@@ -114,12 +114,11 @@ class Checkpoints:
         args = {"meta": ocp.args.JsonSave(record | {"sha256": contents.digest(record)})}
         fields = contents.items(leaves, ocp.args.PyTreeSave)
         # Weights hardly compress (by 7 %), and trying takes a core for seconds that training wants.
-        plain: Any = {name: ocp.PyTreeCheckpointHandler(use_compression=False) for name in fields}
+        plain = functools.partial(ocp.PyTreeCheckpointHandler, use_compression=False)
         keyed = {p.split("/")[0] for p, leaf in leaves.items() if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)}
-        for name in fields.keys() - keyed:  # of keys only the standard handler knows the kind
-            plain[name] = ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=WHOLE)
-        plain["meta"] = ocp.JsonCheckpointHandler()
-        writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(**plain))
+        handlers: Any = {name: plain() if name in keyed else plain(type_handler_registry=WHOLE) for name in fields}
+        handlers["meta"] = ocp.JsonCheckpointHandler()
+        writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(**handlers))
         with blaming(step, self._path(step)):
             writer.save(self._path(step), args=ocp.args.Composite(**args, **fields))
         self._writing = step, writer  # one writer per save: after a failure its state would be undefined

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from diffjax.errors import InputError
-from diffjax.evaluation.jackknife import jackknife, standard_error, student
+from diffjax.evaluation.jackknife import jackknife, reach, standard_error
 from diffjax.evaluation.metrics import METRICS
 from diffjax.evaluation.summary import summarise
 
@@ -30,9 +30,9 @@ def test_intervals_cover_the_average_over_draws(name):
     reference = summarise([(rng.normal(size=(N, D)), None)], groups=1)
     average = np.mean([metric(draw(rng), reference) for _ in range(400)])
     found = np.array([jackknife(metric, draw(rng), reference)["interval"] for _ in range(REPEATS)])
-    reach, middle = np.diff(found).ravel() / 2, found.mean(1)
+    wide, middle, twenty = np.diff(found).ravel() / 2, found.mean(1), np.arange(20.0)
     for level in (0.95, 0.6):
-        shrunk = reach * student(level, 19) / student(0.95, 19)
+        shrunk = wide * reach(twenty, level) / reach(twenty)
         covered = np.mean(abs(middle - average) <= shrunk)
         slack = 3 * np.sqrt(level * (1 - level) / REPEATS)
         assert level - slack <= covered

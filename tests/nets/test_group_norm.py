@@ -41,7 +41,6 @@ def test_value_and_derivatives_are_those_of_the_formula(shape, groups, filmed, s
         ours = lambda *args: group_norm(*args, groups=groups, eps=1e-5, silu=silu)  # noqa: E731
         theirs = lambda *args: plain(*args, groups, silu)  # noqa: E731
         moved = jax.tree.map(lambda leaf: leaf[::-1] + 0.3, args)
-
         which = (0, 1, 2, 3) if filmed else (0, 1, 2)
 
         def value_and_derivatives(function):
