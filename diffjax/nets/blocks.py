@@ -18,16 +18,17 @@ from jaxtyping import Array, Bool, Float
 from diffjax.diffusion.types import Keys, fold
 
 from .attention import attend
+from .convolution import Convolution, convolution_p
 from .design import Design
 from .group_norm import GroupNorm
 
 ZEROS, LECUN_NORMAL = nnx.initializers.zeros_init(), nnx.initializers.lecun_normal()
 
 
-def conv(inputs: int, outputs: int, *, rank: int = 2, dtype, rngs: nnx.Rngs, zero: bool = False) -> nnx.Conv:
+def conv(inputs: int, outputs: int, *, rank: int = 2, dtype, rngs: nnx.Rngs, zero: bool = False) -> Convolution:
     """A convolution over `rank` axes, three long along each, that keeps their lengths; `zero` starts it at nothing."""
     init = ZEROS if zero else LECUN_NORMAL
-    return nnx.Conv(inputs, outputs, (3,) * rank, kernel_init=init, dtype=dtype, rngs=rngs)
+    return Convolution(inputs, outputs, (3,) * rank, kernel_init=init, dtype=dtype, rngs=rngs)
 
 
 class Pointwise(nnx.Conv):
@@ -153,7 +154,7 @@ def _keeps_products(primitive, *_, **params) -> bool:
     """Those with parameters, which are as large as x; attention's own, of one batch with another, are as its square."""
     if primitive is jax.lax.dot_general_p:
         return not any(params["dimension_numbers"][1])
-    return primitive is jax.lax.conv_general_dilated_p
+    return primitive in (convolution_p, jax.lax.conv_general_dilated_p)
 
 
 # What the backward pass finds in memory of what is inside a block; the rest is computed again.

@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from .convolution import Convolution
 from .group_norm import GroupNorm
 
 FINAL = 4  # the longest side that is read at once
@@ -23,7 +24,7 @@ class Classifier(nnx.Module):
         while not convs or max(space) > FINAL:
             stride = 2 if convs else 1
             space, outputs = [-(-side // stride) for side in space], min(width * 2 ** len(convs), 8 * width)
-            convs.append(nnx.Conv(channels, outputs, (3, 3), (stride, stride), padding="SAME", rngs=rngs))
+            convs.append(Convolution(channels, outputs, (3, 3), stride, rngs=rngs))
             norms.append(GroupNorm(outputs, rngs=rngs))
             channels = outputs
         self.convs, self.norms = nnx.List(convs), nnx.List(norms)

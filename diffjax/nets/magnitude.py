@@ -20,6 +20,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 from numpy import prod, sqrt
 
+from .convolution import convolve
 from .embeddings import normal
 
 EPS = 1e-4
@@ -74,8 +75,4 @@ class Layer(nnx.Module):
 
     def __call__(self, x: Float[Array, "B *S I"], gain: ArrayLike = 1.0) -> Float[Array, "B *S O"]:
         kernel = (unit_columns(self.kernel[...]) * (self.scale * gain)).astype(self.dtype)
-        if kernel.ndim == 2:
-            return x @ kernel
-        axes = "DHW"[2 - kernel.ndim :]
-        numbers = f"N{axes}C", f"{axes}IO", f"N{axes}C"
-        return jax.lax.conv_general_dilated(x, kernel, (1,) * len(axes), "SAME", dimension_numbers=numbers)
+        return x @ kernel if kernel.ndim == 2 else convolve(x, kernel)

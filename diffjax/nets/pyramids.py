@@ -13,15 +13,15 @@ from functools import partial
 
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 from jaxtyping import Array
 
 from .blocks import LECUN_NORMAL, Pointwise, ResBlock, conv, normed
+from .convolution import Convolution, convolve
 from .design import Design
 from .resampling import double, filtered, halve
 
 
-class Halving(nnx.Conv):
+class Halving(Convolution):
     """A convolution at every second position."""
 
     def __init__(self, channels: int, design: Design, *, rank: int, rngs: nnx.Rngs):
@@ -34,7 +34,7 @@ class Halving(nnx.Conv):
         return super().__call__(x)
 
 
-class Doubling(nnx.Conv):
+class Doubling(Convolution):
     """Every position twice along every axis, and a convolution."""
 
     def __init__(self, channels: int, design: Design, *, rank: int, rngs: nnx.Rngs):
@@ -77,11 +77,9 @@ class ResidualInput(nnx.Module):
 
     def __call__(self, x: Array, side: Array) -> tuple[Array, Array]:
         rank, reach = x.ndim - 2, len(self.taps) // 2
-        axes = "DHW"[-rank:]
-        layout = f"N{axes}C", f"{axes}IO", f"N{axes}C"
         # The convolution and the filter see beyond the edge together: one strided convolution, with zeros outside.
         kernel = filtered(self.conv.kernel[...], self.taps).astype(x.dtype)
-        side = lax.conv_general_dilated(side, kernel, (2,) * rank, [(reach, reach)] * rank, dimension_numbers=layout)
+        side = convolve(side, kernel, 2, [(reach, reach)] * rank)
         bias = self.conv.bias[...].astype(x.dtype)  # pyright: ignore[reportOptionalSubscript]
         x = (x + side + jnp.expand_dims(bias, tuple(range(rank + 1)))) * self.scale
         return x, x

@@ -103,4 +103,6 @@ def flops(jaxpr: Any) -> float:
         elif name == "conv_general_dilated":
             kernel, out = sizes[1], equation.outvars[0].aval
             total += times * 2 * out.size * np.prod(kernel) / kernel[params["dimension_numbers"].rhs_spec[0]]
+        elif name == "convolution":  # of nets/convolution.py: the kernel's outputs are its last axis
+            total += times * 2 * equation.outvars[0].aval.size * np.prod(sizes[1][:-1])
     return float(total)
