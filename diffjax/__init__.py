@@ -10,6 +10,7 @@ diffjax.experiment      config -> functions
 diffjax.runs, .model    a run as a folder: train, load, sample; .record what identifies it, .averages of other lengths
 diffjax.assessment      a run judged: features, scores, copies, likelihoods, plans
 diffjax.export          a sampler in one file
+diffjax.process         what a command sets first: compiled programs and memory are kept
 diffjax.transfer        weights of another library as a run, and back; .certificate of parity, .convert the command
 
 Names are imported when they are used, so that `python -m diffjax.convert --help` answers without jax.
