@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -129,13 +130,15 @@ def make_stream(experiment: Experiment) -> Callable:
             some = {} if label is None else {"label": np.resize(label[first : first + size], size)}
             return params, keys(key, size, first), times, training.spread(some, rows).get("label"), scale, turned
 
-        program = run.lower(*inputs(0)).compile()  # here, for contexts such as enable_x64 are those of one thread
+        starts = range(0, n, size)
+        coming = ((first, *inputs(first)) for first in starts)
+        head = next(coming)
+        program = run.lower(*head[1:]).compile()  # here, for contexts such as enable_x64 are those of one thread
 
         def piece(first: int, *given: Any) -> np.ndarray:
             return training.to_host(program(*given))[: n - first]
 
-        starts = range(0, n, size)
-        drawn = side_by_side(piece, ((first, *inputs(first)) for first in starts), workers=min(workers, len(starts)))
+        drawn = side_by_side(piece, chain([head], coming), workers=workers)
         return iter(tqdm(drawn, total=len(starts), unit="batch", disable=n <= size))
 
     return stream

@@ -49,7 +49,7 @@ def convolve(
     return convolution_p.bind(x, kernel, **params) if jax.default_backend() == "cpu" else _value(x, kernel, **params)
 
 
-def _value(x, kernel, *, strides, padding, sizes, taps):
+def _value(x, kernel, *, strides, padding, **_):
     return _general(x, kernel, strides, padding)
 
 

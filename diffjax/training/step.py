@@ -127,7 +127,7 @@ def compile_step(
     )
 
     def training_steps(state, batches):
-        if len(jax.tree.leaves(batches)[0]) == 1:  # no loop: XLA improves less of what is in one
+        if len(jax.tree.leaves(batches)[0]) == 1:  # no loop: in one, gradients of lax's convolutions are slow on a CPU
             state, metrics = step(state, jax.tree.map(lambda rows: rows[0], batches), place)
             return state, jax.tree.map(lambda value: value[None], metrics)
         return jax.lax.scan(lambda state, batch: step(state, batch, place), state, batches)
