@@ -21,6 +21,7 @@ from .attention import attend
 from .convolution import Convolution, convolution_p
 from .design import Design
 from .group_norm import GroupNorm
+from .linear import Linear, product
 
 ZEROS, LECUN_NORMAL = nnx.initializers.zeros_init(), nnx.initializers.lecun_normal()
 
@@ -40,7 +41,7 @@ class Pointwise(nnx.Conv):
     def __call__(self, x):  # type: ignore[override]
         kernel = self.kernel[...].astype(x.dtype)
         bias = self.bias[...].astype(x.dtype)  # pyright: ignore[reportOptionalSubscript]
-        return x @ kernel.reshape(kernel.shape[-2:]) + jnp.expand_dims(bias, tuple(range(x.ndim - 1)))
+        return product(x, kernel.reshape(kernel.shape[-2:]), bias)
 
 
 def normed(channels: int, design: Design, *, rngs: nnx.Rngs) -> GroupNorm:
@@ -94,8 +95,8 @@ class Attention(nnx.Module):
     def __init__(self, channels: int, design: Design, *, rngs: nnx.Rngs):
         self.heads, self.scale = heads(channels, design), design.residual_scale
         self.norm = normed(channels, design, rngs=rngs)
-        self.qkv = nnx.Linear(channels, 3 * channels, dtype=design.dtype, rngs=rngs)
-        self.out = nnx.Linear(channels, channels, kernel_init=ZEROS, dtype=design.dtype, rngs=rngs)
+        self.qkv = Linear(channels, 3 * channels, dtype=design.dtype, rngs=rngs)
+        self.out = Linear(channels, channels, kernel_init=ZEROS, dtype=design.dtype, rngs=rngs)
 
     def __call__(self, x):
         split = (len(x), -1, self.heads, x.shape[-1] // self.heads)
@@ -109,9 +110,9 @@ class CrossAttention(nnx.Module):
     def __init__(self, channels: int, design: Design, *, rngs: nnx.Rngs):
         self.heads = heads(channels, design)
         self.norm = normed(channels, design, rngs=rngs)
-        self.q = nnx.Linear(channels, channels, dtype=design.dtype, rngs=rngs)
-        self.kv = nnx.Linear(design.tokens, 2 * channels, dtype=design.dtype, rngs=rngs)
-        self.out = nnx.Linear(channels, channels, kernel_init=ZEROS, dtype=design.dtype, rngs=rngs)
+        self.q = Linear(channels, channels, dtype=design.dtype, rngs=rngs)
+        self.kv = Linear(design.tokens, 2 * channels, dtype=design.dtype, rngs=rngs)
+        self.out = Linear(channels, channels, kernel_init=ZEROS, dtype=design.dtype, rngs=rngs)
 
     def __call__(self, x, tokens: Float[Array, "B L K"], mask: Bool[Array, "B L"]):
         split = (len(x), -1, self.heads, x.shape[-1] // self.heads)

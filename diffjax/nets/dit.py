@@ -18,6 +18,7 @@ from .blocks import REMAT, ZEROS
 from .conditions import tokens_of, with_image
 from .embeddings import Embedding
 from .layer_norm import NORMS
+from .linear import Linear
 from .patches import PatchEmbedding, grid_of, unpatchify
 from .positions import POSITIONS
 from .stack import run, stacked
@@ -46,7 +47,7 @@ class Context(nnx.Module):
     def __init__(self, inputs: int, width: int, *, dtype, rngs: nnx.Rngs):
         self.dtype = dtype
         self.none = nnx.Param(_small(rngs, width))
-        self.project = nnx.Linear(inputs, width, dtype=dtype, rngs=rngs)
+        self.project = Linear(inputs, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, cond, rows: int):
         given = tokens_of(cond, self.dtype)
@@ -78,8 +79,8 @@ class DiT(nnx.Module):
         self.class_tokens = nnx.Param(_small(rngs, class_tokens, width)) if class_tokens else None
         block = dict(block, cross=bool(tokens) and not prefix, dtype=dtype)
         self.blocks = stacked(lambda rngs: kind(width, **block, rngs=rngs), depth // share, rngs=rngs)
-        self.film = nnx.LinearGeneral(width, (2, width), kernel_init=ZEROS, **plain)
-        self.head = nnx.Linear(width, math.prod(patch) * shape[-1] * outputs, kernel_init=ZEROS, **plain)
+        self.film = Linear(width, (2, width), kernel_init=ZEROS, **plain)
+        self.head = Linear(width, math.prod(patch) * shape[-1] * outputs, kernel_init=ZEROS, **plain)
 
     def __call__(self, x, level, cond=None, *, key=None):
         h, angles = self.stem(with_image(x.astype(self.dtype), cond, self.image)), None

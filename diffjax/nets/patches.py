@@ -8,6 +8,8 @@ import math
 from flax import nnx
 from jaxtyping import Array, Float
 
+from .linear import Linear
+
 
 def patchify(x: Float[Array, "B *S C"], patch: tuple[int, ...]) -> Float[Array, "B *G P"]:
     """Every patch becomes a token.  Raises ValueError if a side is not a multiple of the patch's."""
@@ -40,8 +42,8 @@ class PatchEmbedding(nnx.Module):
 
     def __init__(self, inputs: int, width: int, *, patch: tuple[int, ...], bottleneck: int, dtype, rngs: nnx.Rngs):
         self.patch, size = patch, math.prod(patch) * inputs
-        self.narrow = nnx.Linear(size, bottleneck, use_bias=False, dtype=dtype, rngs=rngs) if bottleneck else None
-        self.linear = nnx.Linear(bottleneck or size, width, dtype=dtype, rngs=rngs)
+        self.narrow = Linear(size, bottleneck, use_bias=False, dtype=dtype, rngs=rngs) if bottleneck else None
+        self.linear = Linear(bottleneck or size, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "B *S C"]) -> Float[Array, "B *G width"]:
         h = patchify(x, self.patch)

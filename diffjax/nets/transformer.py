@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float
 from .attention import attend
 from .blocks import ZEROS
 from .layer_norm import NORMS, unit
+from .linear import Linear
 from .positions import turned
 
 
@@ -38,9 +39,9 @@ class Attention(nnx.Module):
 
     def __init__(self, width: int, *, heads: int, qk_norm: bool, dtype, rngs: nnx.Rngs):
         self.heads = heads
-        self.qkv = nnx.LinearGeneral(width, (3, width), dtype=dtype, rngs=rngs)
+        self.qkv = Linear(width, (3, width), dtype=dtype, rngs=rngs)
         self.gain = nnx.Param(jnp.ones((2, width // heads))) if qk_norm else None
-        self.out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+        self.out = Linear(width, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, h, told: Told):
         batch, groups, count, width = h.shape
@@ -57,9 +58,9 @@ class CrossAttention(nnx.Module):
 
     def __init__(self, width: int, *, heads: int, dtype, rngs: nnx.Rngs):
         self.heads = heads
-        self.q = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
-        self.kv = nnx.LinearGeneral(width, (2, width), dtype=dtype, rngs=rngs)
-        self.out = nnx.Linear(width, width, kernel_init=ZEROS, dtype=dtype, rngs=rngs)
+        self.q = Linear(width, width, dtype=dtype, rngs=rngs)
+        self.kv = Linear(width, (2, width), dtype=dtype, rngs=rngs)
+        self.out = Linear(width, width, kernel_init=ZEROS, dtype=dtype, rngs=rngs)
 
     def __call__(self, h, told: Told):
         batch, width = h.shape[0], h.shape[-1]
@@ -98,8 +99,8 @@ class Mlp(nnx.Module):
     def __init__(self, width: int, *, activation: str, dtype, rngs: nnx.Rngs):
         self.activation, inputs = MLPS[activation]
         hidden = 8 * width // (inputs + 1)
-        self.first = nnx.LinearGeneral(width, (inputs, hidden), dtype=dtype, rngs=rngs)
-        self.second = nnx.Linear(hidden, width, dtype=dtype, rngs=rngs)
+        self.first = Linear(width, (inputs, hidden), dtype=dtype, rngs=rngs)
+        self.second = Linear(hidden, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, h):
         return self.second(self.activation(self.first(h)))
@@ -113,7 +114,7 @@ class Block(nnx.Module):
     ):
         plain: dict[str, Any] = dict(dtype=dtype, rngs=rngs)
         self.norm = NORMS[norm]
-        self.film = nnx.LinearGeneral(width, (6, width), kernel_init=ZEROS, **plain)
+        self.film = Linear(width, (6, width), kernel_init=ZEROS, **plain)
         self.attention = Attention(width, heads=heads, qk_norm=qk_norm, **plain)
         self.cross = CrossAttention(width, heads=heads, **plain) if cross else None
         self.mlp = Mlp(width, activation=mlp, **plain)
