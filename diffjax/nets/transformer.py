@@ -106,6 +106,11 @@ class Mlp(nnx.Module):
         return self.second(self.activation(self.first(h)))
 
 
+def spread(row: Float[Array, "B C"], like: Float[Array, "B *N C"]) -> Float[Array, "B *N C"]:
+    """A row's vector at each of its tokens: over all axes at once, for back on a CPU the last alone is summed slowly."""
+    return jax.lax.broadcast_in_dim(row, like.shape, (0, like.ndim - 1))
+
+
 class Block(nnx.Module):
     """(h [B, G, N, C], told) -> h."""
 
@@ -122,10 +127,10 @@ class Block(nnx.Module):
     def __call__(self, h, told: Told):
         film = self.film(told.emb)
         shift, scale, gate, shift2, scale2, gate2 = (film[:, i] for i in range(6))
-        h = h + gate[:, None, None] * self.attention(self.norm(h, scale, shift), told)
+        h = h + spread(gate, h) * self.attention(self.norm(h, scale, shift), told)
         if self.cross is not None:
             h = h + self.cross(h, told)
-        return h + gate2[:, None, None] * self.mlp(self.norm(h, scale2, shift2))
+        return h + spread(gate2, h) * self.mlp(self.norm(h, scale2, shift2))
 
 
 class FactorisedBlock(nnx.Module):
