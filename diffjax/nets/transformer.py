@@ -107,7 +107,7 @@ class Mlp(nnx.Module):
 
 
 def spread(row: Float[Array, "B C"], like: Float[Array, "B *N C"]) -> Float[Array, "B *N C"]:
-    """A row's vector at each of its tokens: over all axes at once, for back on a CPU the last alone is summed slowly."""
+    """A row's vector at each of its tokens; over all axes at once, for CPUs are slow to sum over some of them."""
     return jax.lax.broadcast_in_dim(row, like.shape, (0, like.ndim - 1))
 
 
