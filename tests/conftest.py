@@ -1,6 +1,7 @@
 """Eight simulated devices, strict arithmetic, and a compilation cache for the whole suite."""
 
 import functools
+import gc
 import os
 
 from tests.commands import CACHE, settings
@@ -32,3 +33,11 @@ def x64():
     """Double precision: laws are then exact to many digits, and an order of convergence is visible."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    """What earlier tests have left is no longer searched for garbage, which a damaged checkpoint asks for: seconds."""
+    gc.freeze()
+    yield
+    gc.unfreeze()

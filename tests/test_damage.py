@@ -17,6 +17,8 @@ import diffjax
 from configs import toy_moons
 from tests.commands import ROOT, TOY, environment
 
+pytestmark = pytest.mark.usefixtures("frozen")
+
 STEPS = {"log": 5, "evaluate": 40, "checkpoint": 10, "preview": 0, "snapshot": 0}
 
 

@@ -6,10 +6,14 @@ with stride s and padding p; all three are convolutions.  XLA's CPU library know
 out, and brings others into it only where no loop is around: there the derivatives as lax writes them, batch and
 channels in each other's place, are sixty times slower.  Here they are written in that form.
 
+That library multiplies matrices whose rows are the last axis of what comes out.  Of dw this would be a tap of three, so
+on one device a few images at a time, which a cache holds, are summed over with the rows of w in that place.
+
 It is a primitive, for only these have a rule of transposition of their own; and a bilinear one, so derivatives can be
 taken forwards, backwards, and of derivatives.  Accelerators' compilers recognise lax's own.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -23,6 +27,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 Padding = str | Sequence[tuple[int, int]]
+FEW = 512  # positions of images that are summed over together, where one image has not more
 
 
 class Convolution(nnx.Conv):
@@ -63,12 +68,46 @@ def _in_x(dy, x, kernel, *, strides, padding, sizes, taps):
 
 
 def _in_kernel(dy, x, kernel, *, strides, padding, sizes, taps):
-    pads = [
+    where = dict(strides=strides, padding=padding, sizes=sizes, taps=taps)
+    return (_by_images if jax.device_count() == 1 else _at_once)(dy, x, **where)
+
+
+def _by_images(dy, x, *, strides, padding, sizes, taps):
+    """dw, a sum over few images after few.  The last axis is summed over as channels are, once for each of its taps."""
+    together = max(n for n in range(1, len(x) + 1) if len(x) % n == 0 and (n == 1 or n * math.prod(sizes) <= FEW))
+    *strides, stride = strides
+    *pads, (low, _) = _around(dy, strides=(*strides, stride), padding=padding, sizes=sizes, taps=taps)
+    out, rank = dy.shape[-2], len(taps)
+    reach = (out - 1) * stride + taps[-1]  # of the last axis, with what is around it
+    edges = [*((0, 0, 0),) * rank, (low, reach - sizes[-1] - low, 0), (0, 0, 0)]
+
+    def add(total, images):
+        x, dy = images
+        x = lax.pad(x, jnp.zeros((), x.dtype), edges)
+        x = jnp.stack([lax.slice_in_dim(x, k, k + reach - taps[-1] + 1, stride, axis=rank) for k in range(taps[-1])])
+        x = x.transpose(0, *range(2, rank + 1), rank + 2, 1, rank + 1).reshape(taps[-1], *sizes[:-1], x.shape[-1], -1)
+        dy = jnp.moveaxis(dy, 0, rank - 1).reshape(*dy.shape[1:-2], 1, -1, dy.shape[-1])
+        found = _general(x, dy, (1,) * rank, [*pads, (0, 0)], rhs_dilation=(*strides, 1))
+        return total + found.astype(total.dtype), None
+
+    few = [a.reshape(-1, together, *a.shape[1:]) for a in (x, dy)]
+    zeros = jnp.zeros((taps[-1], *taps[:-1], x.shape[-1], dy.shape[-1]), jnp.promote_types(x.dtype, jnp.float32))
+    return jnp.moveaxis(lax.scan(add, zeros, few)[0], 0, rank - 1).astype(x.dtype)
+
+
+def _at_once(dy, x, *, strides, padding, sizes, taps):
+    """dw, of a batch that may lie on several devices: it is what is summed over, as channels are."""
+    pads = _around(dy, strides=strides, padding=padding, sizes=sizes, taps=taps)
+    x, dy = jnp.swapaxes(x, 0, -1), jnp.moveaxis(dy, 0, -2)
+    return jnp.moveaxis(_general(x, dy, (1,) * len(taps), pads, rhs_dilation=strides), 0, -2)
+
+
+def _around(dy, *, strides, padding, sizes, taps):
+    """What has to be around x for dy, as a kernel, to have as many places as there are taps."""
+    return [
         (low, length - size + (out - 1) * stride - low)
         for size, length, stride, (low, _), out in zip(sizes, taps, strides, padding, dy.shape[1:-1], strict=True)
     ]
-    x, dy = jnp.swapaxes(x, 0, -1), jnp.moveaxis(dy, 0, -2)  # the batch is what is summed over, as channels are
-    return jnp.moveaxis(_general(x, dy, (1,) * len(taps), pads, rhs_dilation=strides), 0, -2)
 
 
 def _general(x, kernel, strides, padding, **dilation):

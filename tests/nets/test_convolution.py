@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from diffjax.nets import convolution
 from diffjax.nets.convolution import convolution_p, convolve
 from diffjax.training.cost import equations, flops
 
@@ -18,6 +19,14 @@ CASES = {
     "some are left over": ((2, 9, 8, 3), (2, 1), (3, 2), "VALID"),
     "an even kernel, wide edges": ((1, 5, 6, 2), (4, 2), 1, [(3, 1), (0, 4)]),
 }
+
+
+@pytest.fixture(params=[1, 8], ids=["one device", "eight"])
+def devices(request, monkeypatch):
+    """A kernel's gradient is summed over images in turn, or over a batch that may lie on several devices."""
+    monkeypatch.setattr(jax, "device_count", lambda: request.param)
+    monkeypatch.setattr(convolution, "FEW", 40)  # both images of some cases, one of others
+    return request.param
 
 
 def random_array(*shape, seed=1):
@@ -33,7 +42,7 @@ def theirs(x, kernel, strides, padding):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_values_and_derivatives_are_those_of_lax(case):
+def test_values_and_derivatives_are_those_of_lax(case, devices):
     """Backwards, forwards, forwards over backwards, backwards over forwards, and in a batch of a batch."""
     shape, taps, strides, padding = CASES[case]
     with jax.enable_x64(True):

@@ -14,6 +14,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from diffjax.training.checkpoints import CheckpointError, CheckpointMismatch, open_checkpoints
 
 
+pytestmark = pytest.mark.usefixtures("frozen")
+
+
 class State(NamedTuple):
     step: Any
     params: Any
