@@ -22,6 +22,7 @@ from numpy import prod, sqrt
 
 from .convolution import convolve
 from .embeddings import normal
+from .linear import product
 
 EPS = 1e-4
 TINY = 1e-30  # under a root: the slope of |x| at x = 0 is 0
@@ -75,4 +76,4 @@ class Layer(nnx.Module):
 
     def __call__(self, x: Float[Array, "B *S I"], gain: ArrayLike = 1.0) -> Float[Array, "B *S O"]:
         kernel = (unit_columns(self.kernel[...]) * (self.scale * gain)).astype(self.dtype)
-        return x @ kernel if kernel.ndim == 2 else convolve(x, kernel)
+        return product(x, kernel) if kernel.ndim == 2 else convolve(x, kernel)
