@@ -13,7 +13,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from diffjax.training.checkpoints import CheckpointError, CheckpointMismatch, open_checkpoints
 
-
 pytestmark = pytest.mark.usefixtures("frozen")
 
 
