@@ -6,11 +6,12 @@ with stride s and padding p; all three are convolutions.  XLA's CPU library know
 out, and brings others into it only where no loop is around: there the derivatives as lax writes them, batch and
 channels in each other's place, are sixty times slower.  Here they are written in that form.
 
-That library multiplies matrices whose rows are the last axis of what comes out.  Of dw this would be a tap of three, so
-on one device a few images at a time, which a cache holds, are summed over with the rows of w in that place.
+It computes them as products of matrices, with as many rows as the last axis of y is long.  Of dw those would be the
+taps, three of them, and dy would be read from a far cache for each input channel.  So on one device the input channels
+take that axis' place, and images are summed over in turn, as many at a time as a near cache holds.
 
-It is a primitive, for only these have a rule of transposition of their own; and a bilinear one, so derivatives can be
-taken forwards, backwards, and of derivatives.  Accelerators' compilers recognise lax's own.
+The convolution is a primitive, for only these have a rule of transposition of their own; and a bilinear one, so
+derivatives can be taken forwards, backwards, and of derivatives.  Accelerators' compilers recognise lax's own.
 """
 
 import math
@@ -27,7 +28,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 Padding = str | Sequence[tuple[int, int]]
-FEW = 512  # positions of images that are summed over together, where one image has not more
+POSITIONS = 512  # of images that are summed over together, where one has fewer: small ones, or the loop is long
 
 
 class Convolution(nnx.Conv):
@@ -68,13 +69,19 @@ def _in_x(dy, x, kernel, *, strides, padding, sizes, taps):
 
 
 def _in_kernel(dy, x, kernel, *, strides, padding, sizes, taps):
+    if not dy.size:
+        return jnp.zeros((*taps, x.shape[-1], dy.shape[-1]), x.dtype)
     where = dict(strides=strides, padding=padding, sizes=sizes, taps=taps)
     return (_by_images if jax.device_count() == 1 else _at_once)(dy, x, **where)
 
 
 def _by_images(dy, x, *, strides, padding, sizes, taps):
-    """dw, a sum over few images after few.  The last axis is summed over as channels are, once for each of its taps."""
-    together = max(n for n in range(1, len(x) + 1) if len(x) % n == 0 and (n == 1 or n * math.prod(sizes) <= FEW))
+    """dw, a sum over n images after n, n a divisor of the batch.  The last axis is summed over as channels are:
+
+    x [n, *S, W, I] -> [taps of W, *S, I, n W'],  dy [n, *S', W', O] -> [*S', 1, n W', O],  sum [taps of W, *K, I, O]
+    """
+    most = max(1, POSITIONS // math.prod(sizes))
+    together = max(n for n in range(1, len(x) + 1) if len(x) % n == 0 and n <= most)
     *strides, stride = strides
     *pads, (low, _) = _around(dy, strides=(*strides, stride), padding=padding, sizes=sizes, taps=taps)
     out, rank = dy.shape[-2], len(taps)
@@ -85,12 +92,13 @@ def _by_images(dy, x, *, strides, padding, sizes, taps):
         x, dy = images
         x = lax.pad(x, jnp.zeros((), x.dtype), edges)
         x = jnp.stack([lax.slice_in_dim(x, k, k + reach - taps[-1] + 1, stride, axis=rank) for k in range(taps[-1])])
-        x = x.transpose(0, *range(2, rank + 1), rank + 2, 1, rank + 1).reshape(taps[-1], *sizes[:-1], x.shape[-1], -1)
-        dy = jnp.moveaxis(dy, 0, rank - 1).reshape(*dy.shape[1:-2], 1, -1, dy.shape[-1])
+        x = x.transpose(0, *range(2, rank + 1), rank + 2, 1, rank + 1)
+        x = x.reshape(*x.shape[:-2], together * out)
+        dy = jnp.moveaxis(dy, 0, rank - 1).reshape(*dy.shape[1:-2], 1, together * out, dy.shape[-1])
         found = _general(x, dy, (1,) * rank, [*pads, (0, 0)], rhs_dilation=(*strides, 1))
         return total + found.astype(total.dtype), None
 
-    few = [a.reshape(-1, together, *a.shape[1:]) for a in (x, dy)]
+    few = [a.reshape(len(a) // together, together, *a.shape[1:]) for a in (x, dy)]
     zeros = jnp.zeros((taps[-1], *taps[:-1], x.shape[-1], dy.shape[-1]), jnp.promote_types(x.dtype, jnp.float32))
     return jnp.moveaxis(lax.scan(add, zeros, few)[0], 0, rank - 1).astype(x.dtype)
 

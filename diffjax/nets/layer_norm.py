@@ -67,6 +67,7 @@ def _backward(centred, kept, dy):
     xhat, r = _normal(x, centred)
     dy = dy.astype(xhat.dtype)
     g = dy * (1 + _rowwise(scale, xhat))
+    # By vecdot, for on a CPU a product that is summed is slow; HIGHEST, for elsewhere products may be rounded.
     dx = g - xhat * (jnp.vecdot(g, xhat, precision=jax.lax.Precision.HIGHEST)[..., None] / x.shape[-1])
     dx = dx - g.mean(-1, keepdims=True) if centred else dx
     positions = tuple(range(1, x.ndim - 1))

@@ -106,7 +106,7 @@ class Mlp(nnx.Module):
         return self.second(self.activation(self.first(h)))
 
 
-def spread(row: Float[Array, "B C"], like: Float[Array, "B *N C"]) -> Float[Array, "B *N C"]:
+def at_each_token(row: Float[Array, "B C"], like: Float[Array, "B *N C"]) -> Float[Array, "B *N C"]:
     """A row's vector at each of its tokens; over all axes at once, for CPUs are slow to sum over some of them."""
     return jax.lax.broadcast_in_dim(row, like.shape, (0, like.ndim - 1))
 
@@ -127,10 +127,10 @@ class Block(nnx.Module):
     def __call__(self, h, told: Told):
         film = self.film(told.emb)
         shift, scale, gate, shift2, scale2, gate2 = (film[:, i] for i in range(6))
-        h = h + spread(gate, h) * self.attention(self.norm(h, scale, shift), told)
+        h = h + at_each_token(gate, h) * self.attention(self.norm(h, scale, shift), told)
         if self.cross is not None:
             h = h + self.cross(h, told)
-        return h + spread(gate2, h) * self.mlp(self.norm(h, scale2, shift2))
+        return h + at_each_token(gate2, h) * self.mlp(self.norm(h, scale2, shift2))
 
 
 class FactorisedBlock(nnx.Module):

@@ -11,9 +11,9 @@ from diffjax.nets.convolution import convolution_p, convolve
 from diffjax.training.cost import equations, flops
 
 CASES = {
-    "a line": ((2, 9, 3), (3,), 1, "SAME"),
-    "a picture": ((2, 6, 5, 3), (3, 3), 1, "SAME"),
-    "a volume": ((2, 4, 5, 3, 2), (3, 3, 3), 1, "SAME"),
+    "a line": ((4, 9, 3), (3,), 1, "SAME"),
+    "a picture": ((4, 6, 5, 3), (3, 3), 1, "SAME"),
+    "a volume": ((4, 4, 5, 3, 2), (3, 3, 3), 1, "SAME"),
     "every second": ((2, 8, 8, 3), (3, 3), 2, "SAME"),
     "every second of an odd number": ((2, 7, 9, 3), (3, 3), 2, [(1, 1), (1, 1)]),
     "some are left over": ((2, 9, 8, 3), (2, 1), (3, 2), "VALID"),
@@ -25,7 +25,7 @@ CASES = {
 def devices(request, monkeypatch):
     """A kernel's gradient is summed over images in turn, or over a batch that may lie on several devices."""
     monkeypatch.setattr(jax, "device_count", lambda: request.param)
-    monkeypatch.setattr(convolution, "FEW", 40)  # both images of some cases, one of others
+    monkeypatch.setattr(convolution, "POSITIONS", 120)  # all images of a case, some, or one
     return request.param
 
 
@@ -63,16 +63,33 @@ def test_values_and_derivatives_are_those_of_lax(case, devices):
             np.testing.assert_allclose(one, two, rtol=1e-9, atol=1e-9)
 
 
-def test_the_arithmetic_is_counted_as_that_of_lax():
+def test_the_arithmetic_is_counted_as_that_of_lax(devices):
     x, kernel = random_array(2, 6, 6, 3), random_array(3, 3, 3, 4)
     counted = [
         flops(jax.make_jaxpr(conv, static_argnums=(2, 3))(x, kernel, 1, "SAME").jaxpr) for conv in (convolve, theirs)
     ]
     assert counted[0] == counted[1] == 2 * (2 * 6 * 6 * 4) * (3 * 3 * 3)
+    slope = jax.grad(lambda kernel: jnp.sum(jnp.sin(convolve(x, kernel))))
+    assert flops(jax.make_jaxpr(slope)(kernel).jaxpr) == 2 * counted[0]
+
+
+@pytest.mark.parametrize("shape", [(0, 6, 6, 3), (2, 2, 2, 3)], ids=["no images", "none of them large enough"])
+def test_of_nothing_the_gradient_is_zero(devices, shape):
+    found = jax.grad(lambda k: jnp.sum(convolve(jnp.ones(shape), k, padding="VALID")))(jnp.ones((3, 3, 3, 4)))
+    assert found.shape == (3, 3, 3, 4) and not found.any()
+
+
+def test_sums_over_images_are_in_float32(devices):
+    x, kernel = random_array(4, 12, 12, 3).astype(jnp.bfloat16), random_array(3, 3, 3, 4).astype(jnp.bfloat16)
+    slope = lambda conv: jax.grad(lambda k: jnp.sum(jnp.sin(conv(x, k, 1, "SAME")).astype(jnp.float32)))(kernel)  # noqa: E731
+    found = slope(convolve)
+    assert found.dtype == jnp.bfloat16
+    wanted = np.asarray(slope(theirs), np.float32)
+    np.testing.assert_allclose(np.asarray(found, np.float32), wanted, atol=0.02 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_derivatives_have_their_channels_last(which):
+def test_derivatives_have_their_channels_last(which, devices):
     """The one form that XLA's CPU library knows, for it is not brought about in loops."""
     x, kernel = random_array(2, 6, 6, 3), random_array(3, 3, 3, 4)
     slope = jax.grad(lambda *args: jnp.sum(jnp.sin(convolve(*args))), argnums=which)
