@@ -35,6 +35,13 @@ def x64():
         yield
 
 
+@pytest.fixture(params=[1, 8], ids=["one device", "eight"])
+def devices(request, monkeypatch):
+    """What is traced on one device, where nothing is split, is not what is traced on several."""
+    monkeypatch.setattr(jax, "device_count", lambda: request.param)
+    return request.param
+
+
 @pytest.fixture(scope="module")
 def frozen():
     """What earlier tests have left is no longer searched for garbage, which a damaged checkpoint asks for: seconds."""

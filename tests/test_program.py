@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import pytest
 from jax import lax
 from jax.extend.core import jaxprs_in_params
@@ -25,14 +24,12 @@ def convolutions(jaxpr, looped: bool = False) -> Iterator[tuple[Any, bool]]:
             yield from convolutions(inner, looped or equation.primitive.name in ("scan", "while"))
 
 
-@pytest.mark.parametrize("devices", [1, 8])
 @pytest.mark.parametrize("name", ["unet", "ncsnpp", "edm2"])
-def test_convolutions_of_a_step_have_their_channels_last(name, devices, monkeypatch):
+def test_convolutions_of_a_step_have_their_channels_last(name, devices):
     """Within loops any other form is slow on a CPU, forwards and backwards.
 
     One step a call, in one part, is no loop, but for kernels' gradients, which on one device are sums over images.
     """
-    monkeypatch.setattr(jax, "device_count", lambda: devices)
     config = digits.get_config().to_dict() | dict(batch_size=8)
     config["net"] = dict(name=name, width=8, multipliers=(1, 2), blocks=2, attention=())
     found = {}

@@ -71,51 +71,44 @@ def _in_x(dy, x, kernel, *, strides, padding, sizes, taps):
 def _in_kernel(dy, x, kernel, *, strides, padding, sizes, taps):
     if not dy.size:
         return jnp.zeros((*taps, x.shape[-1], dy.shape[-1]), x.dtype)
-    where = dict(strides=strides, padding=padding, sizes=sizes, taps=taps)
-    return (_by_images if jax.device_count() == 1 else _at_once)(dy, x, **where)
+    around = [  # x for dy, as a kernel, to have as many places as there are taps
+        (low, length - size + (out - 1) * stride - low)
+        for size, length, stride, (low, _), out in zip(sizes, taps, strides, padding, dy.shape[1:-1], strict=True)
+    ]
+    return (_by_images if jax.device_count() == 1 else _at_once)(dy, x, strides, around, taps)
 
 
-def _by_images(dy, x, *, strides, padding, sizes, taps):
+def _by_images(dy, x, strides, around, taps):
     """dw, a sum over n images after n, n a divisor of the batch.  The last axis is summed over as channels are:
 
     x [n, *S, W, I] -> [taps of W, *S, I, n W'],  dy [n, *S', W', O] -> [*S', 1, n W', O],  sum [taps of W, *K, I, O]
     """
-    most = max(1, POSITIONS // math.prod(sizes))
+    *sizes, out = dy.shape[1:-1]
+    most = max(1, POSITIONS // (math.prod(sizes) * out))
     together = max(n for n in range(1, len(x) + 1) if len(x) % n == 0 and n <= most)
     *strides, stride = strides
-    *pads, (low, _) = _around(dy, strides=(*strides, stride), padding=padding, sizes=sizes, taps=taps)
-    out, rank = dy.shape[-2], len(taps)
-    reach = (out - 1) * stride + taps[-1]  # of the last axis, with what is around it
-    edges = [*((0, 0, 0),) * rank, (low, reach - sizes[-1] - low, 0), (0, 0, 0)]
+    last, span = len(taps) - 1, (out - 1) * stride + 1
+    edges = [*((0, 0, 0),) * (last + 1), (*around[last], 0), (0, 0, 0)]
 
     def add(total, images):
         x, dy = images
         x = lax.pad(x, jnp.zeros((), x.dtype), edges)
-        x = jnp.stack([lax.slice_in_dim(x, k, k + reach - taps[-1] + 1, stride, axis=rank) for k in range(taps[-1])])
-        x = x.transpose(0, *range(2, rank + 1), rank + 2, 1, rank + 1)
+        x = jnp.stack([lax.slice_in_dim(x, k, k + span, stride, axis=last + 1) for k in range(taps[last])])
+        x = x.transpose(0, *range(2, last + 2), last + 3, 1, last + 2)
         x = x.reshape(*x.shape[:-2], together * out)
-        dy = jnp.moveaxis(dy, 0, rank - 1).reshape(*dy.shape[1:-2], 1, together * out, dy.shape[-1])
-        found = _general(x, dy, (1,) * rank, [*pads, (0, 0)], rhs_dilation=(*strides, 1))
+        dy = jnp.moveaxis(dy, 0, last).reshape(*sizes, 1, together * out, dy.shape[-1])
+        found = _general(x, dy, (1,) * len(taps), [*around[:last], (0, 0)], rhs_dilation=(*strides, 1))
         return total + found.astype(total.dtype), None
 
     few = [a.reshape(len(a) // together, together, *a.shape[1:]) for a in (x, dy)]
-    zeros = jnp.zeros((taps[-1], *taps[:-1], x.shape[-1], dy.shape[-1]), jnp.promote_types(x.dtype, jnp.float32))
-    return jnp.moveaxis(lax.scan(add, zeros, few)[0], 0, rank - 1).astype(x.dtype)
+    zeros = jnp.zeros((taps[last], *taps[:last], x.shape[-1], dy.shape[-1]), jnp.promote_types(x.dtype, jnp.float32))
+    return jnp.moveaxis(lax.scan(add, zeros, few)[0], 0, last).astype(x.dtype)
 
 
-def _at_once(dy, x, *, strides, padding, sizes, taps):
+def _at_once(dy, x, strides, around, taps):
     """dw, of a batch that may lie on several devices: it is what is summed over, as channels are."""
-    pads = _around(dy, strides=strides, padding=padding, sizes=sizes, taps=taps)
     x, dy = jnp.swapaxes(x, 0, -1), jnp.moveaxis(dy, 0, -2)
-    return jnp.moveaxis(_general(x, dy, (1,) * len(taps), pads, rhs_dilation=strides), 0, -2)
-
-
-def _around(dy, *, strides, padding, sizes, taps):
-    """What has to be around x for dy, as a kernel, to have as many places as there are taps."""
-    return [
-        (low, length - size + (out - 1) * stride - low)
-        for size, length, stride, (low, _), out in zip(sizes, taps, strides, padding, dy.shape[1:-1], strict=True)
-    ]
+    return jnp.moveaxis(_general(x, dy, (1,) * len(taps), around, rhs_dilation=strides), 0, -2)
 
 
 def _general(x, kernel, strides, padding, **dilation):

@@ -21,12 +21,10 @@ CASES = {
 }
 
 
-@pytest.fixture(params=[1, 8], ids=["one device", "eight"])
-def devices(request, monkeypatch):
-    """A kernel's gradient is summed over images in turn, or over a batch that may lie on several devices."""
-    monkeypatch.setattr(jax, "device_count", lambda: request.param)
-    monkeypatch.setattr(convolution, "POSITIONS", 120)  # all images of a case, some, or one
-    return request.param
+@pytest.fixture(autouse=True)
+def few_positions(monkeypatch):
+    """On one device a case's images are summed over all together, some at a time, or one."""
+    monkeypatch.setattr(convolution, "POSITIONS", 120)
 
 
 def random_array(*shape, seed=1):

@@ -14,12 +14,6 @@ from diffjax.training.cost import equations
 CASES = {"a row": ((5, 3), 4), "tokens": ((2, 1, 5, 3), 4), "several outputs": ((2, 1, 5, 3), (3, 4))}
 
 
-@pytest.fixture(params=[1, 8], ids=["one device", "eight"])
-def devices(request, monkeypatch):
-    monkeypatch.setattr(jax, "device_count", lambda: request.param)
-    return request.param
-
-
 @pytest.mark.parametrize("biased", [True, False], ids=["bias", "none"])
 @pytest.mark.parametrize("case", CASES)
 def test_it_is_flaxs_layer_with_its_derivatives(case, biased, devices, x64):
