@@ -19,6 +19,7 @@ from diffjax.diffusion.schedules import SCHEDULES
 from diffjax.diffusion.solvers import SOLVERS
 from diffjax.diffusion.weights import WEIGHTS
 from diffjax.nets import NETS, functional
+from diffjax.training import compile_once
 
 DDPM = dict(width=64, multipliers=(1, 2, 2), blocks=2, attention=(16,), heads=2)
 SAMPLED = {"unet": ("ddpm", DDPM), "dit": ("dit", dict(width=256, depth=4, heads=4, patch=4))}  # beside the free one
@@ -26,7 +27,7 @@ SAMPLED = {"unet": ("ddpm", DDPM), "dit": ("dit", dict(width=256, depth=4, heads
 
 def network(name, shape, classes, **options):
     net = functional(lambda rngs: NETS[name](shape, classes, rngs=rngs, **options))
-    return net, jax.jit(net.init)(jax.random.key(0))
+    return net, compile_once(net.init)(jax.random.key(0))
 
 
 def unet(*, batch, step, half=False, compiled=True) -> Case:

@@ -27,6 +27,7 @@ from .sharding import stacked_sharding as stacked_sharding
 from .sharding import to_devices as to_devices
 from .sharding import to_host as to_host
 from .step import State as State
+from .step import compile_once as compile_once
 from .step import compile_step as compile_step
 from .step import initial as initial
 from .step import make_step as make_step

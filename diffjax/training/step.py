@@ -6,6 +6,7 @@ What is random belongs to rows: a batch that is worked on in parts, one after an
 A call of the program takes as many steps as it is given batches: where a step is small, most of its time is the call's.
 """
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -135,4 +136,11 @@ def compile_step(
     jitted = jax.jit(
         training_steps, in_shardings=(shardings, batches), out_shardings=(shardings, scalars), donate_argnums=0
     )
-    return jax.jit(init, out_shardings=shardings), jitted, target
+    return compile_once(init, out_shardings=shardings), jitted, target
+
+
+def compile_once(function: Callable, **options: Any) -> Callable:
+    """jax.jit of what runs once: parameters' random numbers compile in a third of the time on a CPU, to the same."""
+    less = "JAX_DISABLE_MOST_OPTIMIZATIONS" in os.environ  # is asked for already
+    quick = jax.default_backend() == "cpu" and not less
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 1} if quick else {}, **options)

@@ -20,6 +20,7 @@ from diffjax.nets.design import Design
 from diffjax.nets.embeddings import Embedding
 from diffjax.nets.functional import functional
 from diffjax.training import (
+    compile_once,
     compile_step,
     initial,
     make_mesh,
@@ -295,3 +296,9 @@ def test_a_call_of_many_steps_is_as_many_calls(shape, project, optimised, monkey
         sent[lengths[-1]] = collectives(steps.lower(target, placed).compile())
     assert int(state.step) == 6 and all(end == ends[(1,) * 6] for end in ends.values())
     assert {kind: sum(sizes) for kind, sizes in sent[3].items()} == {kind: sum(s) for kind, s in sent[1].items()}
+
+
+def test_what_is_compiled_to_run_once_gives_the_same_values(monkeypatch):
+    plain = jax.jit(NET.init, compiler_options={"xla_backend_optimization_level": 3})(jax.random.key(3))
+    monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")  # of the suite, whose programs all run a few times
+    jax.tree.map(np.testing.assert_array_equal, compile_once(NET.init)(jax.random.key(3)), plain)
