@@ -38,6 +38,7 @@ def main() -> None:
         print(__doc__)
     elif name in NAMES:
         diffjax.keep_memory()  # as every script does, before numpy and jax are imported
+        diffjax.use_cores()
         import_module(f"bench.{name}").main(sys.argv[2:])
     elif name == "all":
         for name, where in WHOLE.items():

@@ -10,7 +10,7 @@ diffjax.experiment      config -> functions
 diffjax.runs, .model    a run as a folder: train, load, sample; .record what identifies it, .averages of other lengths
 diffjax.assessment      a run judged: features, scores, copies, likelihoods, plans
 diffjax.export          a sampler in one file
-diffjax.process         what a command sets first: compiled programs and memory are kept
+diffjax.process         what a command sets first: compiled programs and memory are kept, cores are used
 diffjax.transfer        weights of another library as a run, and back; .certificate of parity, .convert the command
 
 Names are imported when they are used, so that `python -m diffjax.convert --help` answers without jax.
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .process import cache_compilations as cache_compilations
     from .process import keep_memory as keep_memory
     from .process import prepare as prepare
+    from .process import use_cores as use_cores
     from .runs import train as train
     from .transfer import export_weights as export_weights
     from .transfer import import_weights as import_weights
@@ -63,7 +64,7 @@ HOMES = {
     "experiment": ("Experiment", "build"),
     "export": ("export_sampler", "open_sampler"),
     "model": ("Model", "load", "sample_to_folder"),
-    "process": ("cache_compilations", "keep_memory", "prepare"),
+    "process": ("cache_compilations", "keep_memory", "prepare", "use_cores"),
     "runs": ("train",),
     "transfer": ("export_weights", "import_weights"),
 }

@@ -1,13 +1,18 @@
-"""What a command sets for its process, before it imports jax: compiled programs and memory are kept.
+"""What a command sets for its process, before it imports jax: compiled programs and memory are kept, cores are used.
 
 The temporaries of a program are one block of memory, hundreds of megabytes for a training step.  glibc maps a block of
 that size anew whenever it is asked for one, and the kernel fills it a page at a time: on a CPU up to a quarter of a
 step (bench/README.md).  A heap that every thread shares and that is never trimmed keeps its pages, in so far as the
 process keeps what it has once needed.
+
+Convolutions of fewer than 128 channels keep one core of a CPU busy in the library that XLA computes them with by
+default; the one that it had before divides them among all.
 """
 
 import ctypes
 import os
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 # Of <malloc.h>: one arena for all threads, for the others' cannot grow to such a size; no maps; no trimming.
@@ -15,9 +20,13 @@ M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD = -8, -4, -1
 KEPT = {M_ARENA_MAX: 1, M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1}
 
 
+LIBRARY, WITHOUT = "--xla_cpu_experimental_ynn_fusion_type", "-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+
+
 def prepare() -> None:
-    """Both; every script begins with it."""
+    """All of it; every script begins with it."""
     keep_memory()
+    use_cores()
     cache_compilations()
 
 
@@ -39,3 +48,16 @@ def keep_memory() -> bool:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     return mallopt is not None and all(mallopt(parameter, value) for parameter, value in KEPT.items())
+
+
+def use_cores() -> bool:
+    """Divide convolutions among a CPU's cores; False where the flag may be unknown, which would end the process.
+
+    It is added to $XLA_FLAGS, unless these have chosen, for jax 0.10 without an accelerator's plugin.  Call it before
+    jax computes.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    known = version("jaxlib").startswith("0.10.") and not any(map(find_spec, ("libtpu", "jax_plugins")))
+    if known and LIBRARY not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {LIBRARY}={WITHOUT}".strip()
+    return known

@@ -1,9 +1,12 @@
 """What a command sets for its process."""
 
 import ctypes
+import os
+from importlib.metadata import version
 
 import pytest
 
+from diffjax.process import LIBRARY, use_cores
 from tests.commands import run
 
 FAULTS = """
@@ -34,3 +37,39 @@ def test_kept_memory_is_not_mapped_anew():
         assert kept == str(how == "kept")
         found[how] = int(faults)
     assert found["fresh"] > 8_000 and found["kept"] < 100
+
+
+CORES = """
+import os
+import diffjax
+
+os.environ["XLA_FLAGS"] = ""
+assert diffjax.use_cores()
+import jax.numpy as jnp
+from diffjax.nets.convolution import convolve
+
+print(convolve(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 2)))[0, 1, 1, 0])
+"""
+
+
+@pytest.mark.skipif(not version("jaxlib").startswith("0.10."), reason="a later XLA may not know the flag")
+def test_what_is_said_of_cores_is_said_once_and_never_against_a_choice(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=here")
+    assert use_cores() and use_cores()
+    first, *others = os.environ["XLA_FLAGS"].split()
+    assert first == "--xla_dump_to=here" and len(others) == 1 and others[0].startswith(LIBRARY)
+    monkeypatch.setenv("XLA_FLAGS", f"{LIBRARY}=")
+    assert use_cores() and os.environ["XLA_FLAGS"] == f"{LIBRARY}="
+
+
+@pytest.mark.skipif(not version("jaxlib").startswith("0.10."), reason="a later XLA may not know the flag")
+def test_the_flag_is_one_that_xla_knows():
+    """An unknown one ends the process."""
+    code, out, err = run("-c", CORES)
+    assert code == 0 and float(out) == 18, err
+
+
+def test_an_unknown_version_is_left_alone(monkeypatch):
+    monkeypatch.setattr("diffjax.process.version", lambda name: "0.12.0")
+    monkeypatch.setenv("XLA_FLAGS", "")
+    assert not use_cores() and os.environ["XLA_FLAGS"] == ""

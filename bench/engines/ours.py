@@ -5,6 +5,7 @@ from importlib.metadata import version
 import diffjax
 
 diffjax.keep_memory()  # as every script does, before numpy and jax
+diffjax.use_cores()
 
 import jax
 import jax.numpy as jnp
