@@ -10,17 +10,18 @@ default; the one that it had before divides them among all.
 """
 
 import ctypes
+import importlib.util
 import os
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 # Of <malloc.h>: one arena for all threads, for the others' cannot grow to such a size; no maps; no trimming.
 M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD = -8, -4, -1
 KEPT = {M_ARENA_MAX: 1, M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1}
 
-
+# What XLA gives to its newer library on a CPU, and all of that but convolutions.
 LIBRARY, WITHOUT = "--xla_cpu_experimental_ynn_fusion_type", "-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+PLUGINS = "libtpu", "jax_plugins"  # of accelerators
 
 
 def prepare() -> None:
@@ -57,7 +58,7 @@ def use_cores() -> bool:
     jax computes.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    known = version("jaxlib").startswith("0.10.") and not any(map(find_spec, ("libtpu", "jax_plugins")))
+    known = version("jaxlib").startswith("0.10.") and not any(map(importlib.util.find_spec, PLUGINS))
     if known and LIBRARY not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {LIBRARY}={WITHOUT}".strip()
     return known
