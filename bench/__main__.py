@@ -37,8 +37,7 @@ def main() -> None:
     if name in ("-h", "--help"):
         print(__doc__)
     elif name in NAMES:
-        diffjax.keep_memory()  # as every script does, before numpy and jax are imported
-        diffjax.use_cores()
+        diffjax.prepare(cache=False)  # as every script does, before numpy and jax are imported
         import_module(f"bench.{name}").main(sys.argv[2:])
     elif name == "all":
         for name, where in WHOLE.items():

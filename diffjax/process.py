@@ -24,11 +24,12 @@ LIBRARY, WITHOUT = "--xla_cpu_experimental_ynn_fusion_type", "-LIBRARY_FUSION_TY
 PLUGINS = "libtpu", "jax_plugins"  # of accelerators
 
 
-def prepare() -> None:
-    """All of it; every script begins with it."""
+def prepare(*, cache: bool = True) -> None:
+    """All of it; every script begins with it, and what measures compilation without the cache."""
     keep_memory()
     use_cores()
-    cache_compilations()
+    if cache:
+        cache_compilations()
 
 
 def cache_compilations() -> None:

@@ -9,6 +9,8 @@ import pytest
 from diffjax.process import LIBRARY, use_cores
 from tests.commands import run
 
+known = pytest.mark.skipif(not version("jaxlib").startswith("0.10."), reason="a later XLA may not know the flag")
+
 FAULTS = """
 import resource, sys
 import diffjax
@@ -52,7 +54,7 @@ print(convolve(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 2)))[0, 1, 1, 0])
 """
 
 
-@pytest.mark.skipif(not version("jaxlib").startswith("0.10."), reason="a later XLA may not know the flag")
+@known
 def test_what_is_said_of_cores_is_said_once_and_never_against_a_choice(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=here")
     assert use_cores() and use_cores()
@@ -62,7 +64,7 @@ def test_what_is_said_of_cores_is_said_once_and_never_against_a_choice(monkeypat
     assert use_cores() and os.environ["XLA_FLAGS"] == f"{LIBRARY}="
 
 
-@pytest.mark.skipif(not version("jaxlib").startswith("0.10."), reason="a later XLA may not know the flag")
+@known
 def test_the_flag_is_one_that_xla_knows():
     """An unknown one ends the process."""
     code, out, err = run("-c", CORES)

@@ -4,8 +4,7 @@ from importlib.metadata import version
 
 import diffjax
 
-diffjax.keep_memory()  # as every script does, before numpy and jax
-diffjax.use_cores()
+diffjax.prepare(cache=False)  # as every script does, before numpy and jax
 
 import jax
 import jax.numpy as jnp

@@ -87,22 +87,22 @@ def _by_images(dy, x, strides, around, taps):
     most = max(1, POSITIONS // (math.prod(sizes) * out))
     together = max(n for n in range(1, len(x) + 1) if len(x) % n == 0 and n <= most)
     *strides, stride = strides
-    last, span = len(taps) - 1, (out - 1) * stride + 1
-    edges = [*((0, 0, 0),) * (last + 1), (*around[last], 0), (0, 0, 0)]
+    rank, span = len(taps), (out - 1) * stride + 1
+    edges = [*((0, 0, 0),) * rank, (*around[-1], 0), (0, 0, 0)]
 
     def add(total, images):
         x, dy = images
         x = lax.pad(x, jnp.zeros((), x.dtype), edges)
-        x = jnp.stack([lax.slice_in_dim(x, k, k + span, stride, axis=last + 1) for k in range(taps[last])])
-        x = x.transpose(0, *range(2, last + 2), last + 3, 1, last + 2)
+        x = jnp.stack([lax.slice_in_dim(x, k, k + span, stride, axis=rank) for k in range(taps[-1])])
+        x = x.transpose(0, *range(2, rank + 1), rank + 2, 1, rank + 1)
         x = x.reshape(*x.shape[:-2], together * out)
-        dy = jnp.moveaxis(dy, 0, last).reshape(*sizes, 1, together * out, dy.shape[-1])
-        found = _general(x, dy, (1,) * len(taps), [*around[:last], (0, 0)], rhs_dilation=(*strides, 1))
+        dy = jnp.moveaxis(dy, 0, rank - 1).reshape(*sizes, 1, together * out, dy.shape[-1])
+        found = _general(x, dy, (1,) * rank, [*around[:-1], (0, 0)], rhs_dilation=(*strides, 1))
         return total + found.astype(total.dtype), None
 
     few = [a.reshape(len(a) // together, together, *a.shape[1:]) for a in (x, dy)]
-    zeros = jnp.zeros((taps[last], *taps[:last], x.shape[-1], dy.shape[-1]), jnp.promote_types(x.dtype, jnp.float32))
-    return jnp.moveaxis(lax.scan(add, zeros, few)[0], 0, last).astype(x.dtype)
+    zeros = jnp.zeros((taps[-1], *taps[:-1], x.shape[-1], dy.shape[-1]), jnp.promote_types(x.dtype, jnp.float32))
+    return jnp.moveaxis(lax.scan(add, zeros, few)[0], 0, rank - 1).astype(x.dtype)
 
 
 def _at_once(dy, x, strides, around, taps):

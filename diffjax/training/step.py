@@ -140,7 +140,7 @@ def compile_step(
 
 
 def compile_once(function: Callable, **options: Any) -> Callable:
-    """jax.jit of what runs once: parameters' random numbers compile in a third of the time on a CPU, to the same."""
+    """jax.jit of what runs once: parameters' random numbers compile in a third of the time on a CPU, bit for bit."""
     less = "JAX_DISABLE_MOST_OPTIMIZATIONS" in os.environ  # is asked for already
     quick = jax.default_backend() == "cpu" and not less
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 1} if quick else {}, **options)
